@@ -1,0 +1,91 @@
+//! Pods: pending when new, with a class of service, and deleted with patience.
+//!
+//! Upstream: `pkg/registry/core/pod/strategy.go`, `pkg/apis/core/v1/helper/qos`.
+
+use api_objects::{Value, quantity::Quantity};
+use serde_json::json;
+
+/// A new pod is pending; its quality of service follows from its resources and never changes.
+pub fn prepare_for_create(pod: &mut Value) {
+    let class = quality_of_service(pod);
+    pod["status"] = json!({ "phase": "Pending", "qosClass": class });
+}
+
+/// `Guaranteed` if every container has limits for CPU and memory and requests exactly those, `BestEffort`
+/// if none names either, `Burstable` in between.
+#[must_use]
+pub fn quality_of_service(pod: &Value) -> &'static str {
+    let lists = ["containers", "initContainers"];
+    let containers = lists.iter().filter_map(|list| pod["spec"][list].as_array()).flatten();
+    let mut any = false;
+    let mut guaranteed = true;
+    for container in containers {
+        for resource in ["cpu", "memory"] {
+            let amount = |side: &str| {
+                Quantity::from_value(&container["resources"][side][resource])
+                    .ok()
+                    .filter(|quantity| !quantity.is_zero())
+            };
+            let limit = amount("limits");
+            // An absent request means the limit.
+            let request = if container["resources"]["requests"][resource].is_null() {
+                limit
+            } else {
+                amount("requests")
+            };
+            any |= limit.is_some() || request.is_some();
+            guaranteed &= limit.is_some() && limit == request;
+        }
+    }
+    match (any, guaranteed) {
+        (false, _) => "BestEffort",
+        (true, true) => "Guaranteed",
+        (true, false) => "Burstable",
+    }
+}
+
+/// The seconds that a pod is granted to end: what the deletion or else the pod says, but none for a pod
+/// that runs nowhere or has ended.
+#[must_use]
+pub fn grace_period(pod: &Value, asked: Option<i64>) -> i64 {
+    let unscheduled = pod["spec"]["nodeName"].as_str().unwrap_or_default().is_empty();
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    if unscheduled || ended {
+        return 0;
+    }
+    let period = asked.or_else(|| pod["spec"]["terminationGracePeriodSeconds"].as_i64()).unwrap_or(0);
+    // Upstream: a negative period means the least one.
+    if period < 0 { 1 } else { period }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(resources: &Value) -> Value {
+        json!({"spec": {"containers": [{"name": "c", "resources": resources}]}})
+    }
+
+    #[test]
+    fn classes_of_service() {
+        assert_eq!(quality_of_service(&pod(&json!({}))), "BestEffort");
+        assert_eq!(quality_of_service(&pod(&json!({"requests": {"cpu": "1"}}))), "Burstable");
+        let same =
+            json!({"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1000m", "memory": "1Gi"}});
+        assert_eq!(quality_of_service(&pod(&same)), "Guaranteed");
+        assert_eq!(quality_of_service(&pod(&json!({"limits": {"cpu": "1", "memory": "1Gi"}}))), "Guaranteed");
+        let less = json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}});
+        assert_eq!(quality_of_service(&pod(&less)), "Burstable");
+    }
+
+    #[test]
+    fn grace() {
+        let running = json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 30}, "status": {"phase": "Running"}});
+        assert_eq!(grace_period(&running, None), 30);
+        assert_eq!(grace_period(&running, Some(5)), 5);
+        assert_eq!(grace_period(&running, Some(-1)), 1);
+        let ended = json!({"spec": {"nodeName": "n"}, "status": {"phase": "Failed"}});
+        assert_eq!(grace_period(&ended, Some(5)), 0);
+        assert_eq!(grace_period(&json!({"spec": {}}), Some(5)), 0);
+    }
+}

@@ -1,0 +1,106 @@
+//! Configuration of the controller manager: flags, then environment, then a YAML file.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Parser;
+use ipnet::Ipv4Net;
+use serde::Deserialize;
+
+/// What the controllers need to know.
+#[derive(Debug, Clone)]
+pub struct ControllerManagerConfig {
+    /// The range that nodes' podCIDRs come from.
+    pub cluster_cidr: Ipv4Net,
+    /// The CA's certificates in PEM, published to every namespace.
+    pub root_ca: String,
+}
+
+/// The default range of pod addresses.
+pub const DEFAULT_CLUSTER_CIDR: &str = "10.244.0.0/16";
+
+/// Runs the controllers and the scheduler of a minik8s cluster.
+#[derive(Debug, Parser)]
+#[command(name = "controller-manager", version)]
+pub struct Args {
+    /// Kubeconfig with which the API server is reached
+    #[arg(long, env = "MINIK8S_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+    /// Kubeconfig of the scheduler, if it has an identity of its own
+    #[arg(long, env = "MINIK8S_SCHEDULER_KUBECONFIG")]
+    scheduler_kubeconfig: Option<PathBuf>,
+    /// Range that nodes' podCIDRs come from [default: 10.244.0.0/16]
+    #[arg(long, env = "MINIK8S_CLUSTER_CIDR")]
+    cluster_cidr: Option<Ipv4Net>,
+    /// File with the CA's certificates, published to every namespace as kube-root-ca.crt
+    #[arg(long, env = "MINIK8S_ROOT_CA_FILE")]
+    root_ca_file: Option<PathBuf>,
+    /// Elect a leader before acting, for several controller managers in one cluster
+    #[arg(long, env = "MINIK8S_LEADER_ELECT", num_args = 0..=1, default_missing_value = "true")]
+    leader_elect: Option<bool>,
+    /// YAML file with the same settings in camelCase; flags and environment win over it
+    #[arg(long, env = "MINIK8S_CONTROLLER_MANAGER_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+struct File {
+    kubeconfig: Option<PathBuf>,
+    scheduler_kubeconfig: Option<PathBuf>,
+    cluster_cidr: Option<Ipv4Net>,
+    root_ca_file: Option<PathBuf>,
+    leader_elect: Option<bool>,
+}
+
+/// Everything resolved.
+#[derive(Debug)]
+pub struct Settings {
+    /// Kubeconfig of the controllers.
+    pub kubeconfig: PathBuf,
+    /// Kubeconfig of the scheduler.
+    pub scheduler_kubeconfig: PathBuf,
+    /// Whether to elect a leader.
+    pub leader_elect: bool,
+    /// What the controllers need.
+    pub controllers: ControllerManagerConfig,
+}
+
+impl Args {
+    /// Merges flags, environment and file.
+    ///
+    /// # Errors
+    /// If a file cannot be read or something required is missing.
+    pub fn resolve(self) -> anyhow::Result<Settings> {
+        let Self { kubeconfig, scheduler_kubeconfig, cluster_cidr, root_ca_file, leader_elect, config } =
+            self;
+        let file: File = match config {
+            Some(path) => {
+                let text = std::fs::read_to_string(&path)
+                    .with_context(|| format!("failed to read {}", path.display()))?;
+                serde_yaml::from_str(&text).with_context(|| format!("failed to parse {}", path.display()))?
+            }
+            None => File::default(),
+        };
+        let kubeconfig = kubeconfig
+            .or(file.kubeconfig)
+            .context("--kubeconfig is required: the file with which the API server is reached")?;
+        let root_ca = match root_ca_file.or(file.root_ca_file) {
+            Some(path) => std::fs::read_to_string(&path)
+                .with_context(|| format!("failed to read {}", path.display()))?,
+            None => anyhow::bail!("--root-ca-file is required: the CA that every namespace is told of"),
+        };
+        let default = DEFAULT_CLUSTER_CIDR.parse().expect("the default range must be valid");
+        Ok(Settings {
+            scheduler_kubeconfig: scheduler_kubeconfig
+                .or(file.scheduler_kubeconfig)
+                .unwrap_or_else(|| kubeconfig.clone()),
+            kubeconfig,
+            leader_elect: leader_elect.or(file.leader_elect).unwrap_or(false),
+            controllers: ControllerManagerConfig {
+                cluster_cidr: cluster_cidr.or(file.cluster_cidr).unwrap_or(default),
+                root_ca,
+            },
+        })
+    }
+}

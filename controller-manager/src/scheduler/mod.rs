@@ -1,0 +1,264 @@
+//! The scheduler: each pod gets the best node that can take it, or is told why there is none.
+//!
+//! One task owns everything it knows (the snapshot and the queue) and decides one pod after the other;
+//! bindings are written by other tasks meanwhile, the pod being counted on its node at once (*assumed*). What
+//! is assumed is forgotten if the binding fails, and confirmed by the watch otherwise. Only `bind` writes.
+
+pub mod affinity;
+pub mod bind;
+pub mod config;
+pub mod filters;
+pub mod queue;
+pub mod scores;
+pub mod snapshot;
+pub mod tolerations;
+
+use std::{collections::HashMap, sync::Arc};
+
+use client::{Change, Informer, Key, Scope};
+use rand::Rng;
+use tokio::{sync::mpsc, time::Instant};
+use tracing::{debug, warn};
+
+use crate::controllers::{Context, resource};
+use bind::Binder;
+use config::SchedulerConfig;
+use queue::SchedulingQueue;
+use scores::Strategy;
+use snapshot::{NodeInfo, NodeState, PodInfo, Snapshot};
+
+/// The name pods ask for this scheduler by.
+const SCHEDULER_NAME: &str = "default-scheduler";
+/// Bindings under way at once. Each is one small request; more only wait for the same store.
+const BINDINGS: usize = 64;
+
+/// Starts the scheduler.
+pub fn start(context: &Context) {
+    let pods_resource = resource("", "v1", "pods");
+    let pods = context.informers.watch(&pods_resource, &Scope::default(), PodInfo::project);
+    let nodes = context.informers.watch(&resource("", "v1", "nodes"), &Scope::default(), NodeInfo::project);
+    let scope = Scope {
+        namespace: config::NAMESPACE.into(),
+        field_selector: format!("metadata.name={}", config::NAME),
+        ..Scope::default()
+    };
+    let configuration =
+        context.informers.watch(&resource("", "v1", "configmaps"), &scope, SchedulerConfig::project);
+    let binder = Binder {
+        client: context.client.clone(),
+        recorder: context.recorder(SCHEDULER_NAME),
+        pods: pods_resource,
+    };
+    let (context, tasks) = (context.clone(), context.tasks.clone());
+    tasks.spawn(async move {
+        let synced = async { tokio::join!(pods.synced(), nodes.synced(), configuration.synced()) };
+        if context.shutdown.run_until_cancelled(synced).await.is_none() {
+            return;
+        }
+        let shutdown = context.shutdown.clone();
+        let scheduler = Scheduler::new(context, binder, configuration);
+        shutdown.run_until_cancelled(scheduler.run(&pods, &nodes)).await;
+    });
+}
+
+/// What came of a write.
+enum Outcome {
+    Bound(Key),
+    Failed(Key, client::Error),
+}
+
+struct Scheduler {
+    context: Context,
+    binder: Binder,
+    configuration: Informer<SchedulerConfig>,
+    snapshot: Snapshot,
+    queue: SchedulingQueue,
+    /// Pods that want a node, as last seen.
+    waiting: HashMap<Key, Arc<PodInfo>>,
+    /// Pods whose binding is on its way or not yet confirmed by the watch.
+    assumed: HashMap<Key, String>,
+    outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
+    in_flight: usize,
+}
+
+impl Scheduler {
+    fn new(context: Context, binder: Binder, configuration: Informer<SchedulerConfig>) -> Self {
+        Self {
+            context,
+            binder,
+            configuration,
+            snapshot: Snapshot::default(),
+            queue: SchedulingQueue::default(),
+            waiting: HashMap::new(),
+            assumed: HashMap::new(),
+            // One slot for each binding under way: sending never waits.
+            outcomes: mpsc::channel(BINDINGS),
+            in_flight: 0,
+        }
+    }
+
+    async fn run(mut self, pods: &Informer<PodInfo>, nodes: &Informer<NodeInfo>) {
+        let (mut pods, mut nodes) = (pods.subscribe(), nodes.subscribe());
+        loop {
+            let wake = self.queue.next_wake();
+            let can_try = self.queue.has_active() && self.in_flight < BINDINGS;
+            tokio::select! {
+                biased;
+                changes = nodes.recv() => self.nodes_changed(changes),
+                changes = pods.recv() => self.pods_changed(changes),
+                Some(outcome) = self.outcomes.1.recv() => self.settle(outcome),
+                () = std::future::ready(()), if can_try => self.schedule_one(),
+                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() && !can_try => {
+                    if self.in_flight < BINDINGS {
+                        self.schedule_one();
+                    }
+                }
+            }
+        }
+    }
+
+    fn nodes_changed(&mut self, changes: Vec<Change<NodeInfo>>) {
+        let mut helps = false;
+        for change in changes {
+            match (&change.before, change.after) {
+                (_, None) => self.snapshot.remove_node(&change.key.name),
+                (Some(before), Some(after)) if **before == *after => {}
+                (_, Some(after)) => {
+                    self.snapshot.set_node(after);
+                    helps = true;
+                }
+            }
+        }
+        if helps {
+            self.queue.cluster_changed(Instant::now());
+        }
+    }
+
+    fn pods_changed(&mut self, changes: Vec<Change<PodInfo>>) {
+        let mut freed = false;
+        for Change { key, before, after } in changes {
+            let Some(pod) = after else {
+                self.forget(&key);
+                freed |= self.snapshot.remove_pod(&key);
+                continue;
+            };
+            if pod.finished {
+                self.forget(&key);
+                freed |= self.snapshot.remove_pod(&key);
+            } else if !pod.node.is_empty() {
+                self.forget(&key);
+                self.snapshot.place(&key, &pod, &pod.node.clone());
+            } else if pod.scheduler == SCHEDULER_NAME && !pod.deleting {
+                self.wants_node(&key, before.as_deref(), &pod);
+            } else {
+                self.forget(&key);
+            }
+        }
+        if freed {
+            self.queue.cluster_changed(Instant::now());
+        }
+    }
+
+    fn wants_node(&mut self, key: &Key, before: Option<&PodInfo>, pod: &Arc<PodInfo>) {
+        let same_pod = before.filter(|before| before.uid == pod.uid);
+        if before.is_some() && same_pod.is_none() {
+            self.forget(key);
+        }
+        if self.assumed.contains_key(key) {
+            // An update from before the binding; the node is decided.
+            return;
+        }
+        // Our own report changes the pod, too: that alone is no reason to try again.
+        let tried_as_is = same_pod.is_some_and(|before| {
+            PodInfo { waiting_for: None, ..before.clone() }
+                == PodInfo { waiting_for: None, ..(**pod).clone() }
+        });
+        self.waiting.insert(key.clone(), pod.clone());
+        if pod.gated {
+            self.queue.remove(key);
+            self.report(key, pod, bind::GATED, "Scheduling is blocked due to non-empty scheduling gates");
+        } else if !tried_as_is {
+            self.queue.add(key, pod.priority);
+        }
+    }
+
+    fn forget(&mut self, key: &Key) {
+        self.queue.remove(key);
+        self.waiting.remove(key);
+        self.assumed.remove(key);
+    }
+
+    fn schedule_one(&mut self) {
+        let Some(key) = self.queue.pop(Instant::now()) else { return };
+        let Some(pod) = self.waiting.get(&key).cloned() else {
+            self.queue.remove(&key);
+            return;
+        };
+        let mut fits: Vec<&NodeState> = Vec::new();
+        let mut reasons = Vec::new();
+        for node in self.snapshot.nodes() {
+            let obstacles = filters::obstacles(&key.namespace, &pod, node, &self.snapshot);
+            if obstacles.is_empty() {
+                fits.push(node);
+            } else {
+                reasons.push(obstacles);
+            }
+        }
+        let chosen = scores::choose(self.strategy(), &pod, &fits, |count| rand::rng().random_range(0..count));
+        let Some(node) = chosen.map(|node| node.info.name.clone()) else {
+            let message = filters::explain(self.snapshot.len(), &reasons);
+            debug!(pod = %key, message, "unschedulable");
+            self.queue.unschedulable(&key, Instant::now());
+            self.report(&key, &pod, bind::UNSCHEDULABLE, &message);
+            return;
+        };
+        self.snapshot.place(&key, &pod, &node);
+        self.assumed.insert(key.clone(), node.clone());
+        self.in_flight += 1;
+        let (binder, outcomes) = (self.binder.clone(), self.outcomes.0.clone());
+        self.context.tasks.spawn(async move {
+            let outcome = match binder.bind(&key, &pod, &node).await {
+                Ok(()) => Outcome::Bound(key),
+                Err(error) => Outcome::Failed(key, error),
+            };
+            // The receiver goes only with the scheduler itself.
+            let _ = outcomes.send(outcome).await;
+        });
+    }
+
+    fn strategy(&self) -> Strategy {
+        let key = Key::new(config::NAMESPACE, config::NAME);
+        self.configuration.get(&key).map_or_else(Strategy::default, |config| config.strategy)
+    }
+
+    fn settle(&mut self, outcome: Outcome) {
+        self.in_flight -= 1;
+        match outcome {
+            Outcome::Bound(key) => {
+                self.queue.remove(&key);
+                self.waiting.remove(&key);
+            }
+            Outcome::Failed(key, error) => {
+                if self.assumed.remove(&key).is_none() {
+                    // Gone, or confirmed by the watch after all.
+                    return;
+                }
+                self.snapshot.remove_pod(&key);
+                warn!(pod = %key, error = %error, "failed to bind");
+                self.queue.failed(&key, Instant::now());
+                if let Some(pod) = self.waiting.get(&key).cloned().filter(|_| !error.is_not_found()) {
+                    self.report(&key, &pod, bind::ERROR, &error.to_string());
+                }
+            }
+        }
+    }
+
+    fn report(&self, key: &Key, pod: &Arc<PodInfo>, reason: &'static str, message: &str) {
+        let (binder, key, pod, message) = (self.binder.clone(), key.clone(), pod.clone(), message.to_owned());
+        self.context.tasks.spawn(async move {
+            if let Err(error) = binder.report(&key, &pod, reason, &message).await {
+                debug!(pod = %key, error = %error, "failed to report why a pod waits");
+            }
+        });
+    }
+}

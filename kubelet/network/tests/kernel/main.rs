@@ -1,0 +1,213 @@
+//! The pod network on the real kernel, in network namespaces of the test's own (as root).
+
+mod world;
+
+use std::{collections::HashSet, fs, io::Read, net::Ipv4Addr, sync::Arc};
+
+use kubelet_network::{Attachment, HostPort, NetworkError, PodNetwork, Protocol};
+
+use self::world::{Listener, NODE, OUTSIDE, Place, VIRTUAL, config, connect, inventory, network, on_a_node};
+
+fn tcp(host_ip: Ipv4Addr, host_port: u16, container_port: u16) -> HostPort {
+    HostPort { host_ip, host_port, container_port, protocol: Protocol::Tcp }
+}
+
+async fn attach(network: &PodNetwork, uid: &str, ports: &[HostPort]) -> (Place, Ipv4Addr) {
+    let pod = Place::new();
+    let attachment = network.attach(uid, pod.pid, ports).await.expect("a pod must be attached");
+    assert_eq!(network.address_of(uid), Some(attachment.address));
+    (pod, attachment.address)
+}
+
+#[test]
+fn pods_reach_each_other_the_node_and_the_world() {
+    on_a_node(async |outside| {
+        let network = network().await;
+        let (one, one_address) = attach(&network, "one", &[]).await;
+        let (two, two_address) = attach(&network, "two", &[]).await;
+        assert_eq!(network.gateway(), Ipv4Addr::new(10, 244, 1, 1));
+
+        let listener = two.listen(80);
+        let seen = one.reach(two_address, 80, &listener).expect("pod to pod");
+        assert_eq!(seen, one_address, "without translation");
+        let here = connect(two_address, 80).expect("node to pod");
+        assert_eq!(listener.meet(here), network.gateway());
+        two.reach(Ipv4Addr::LOCALHOST, 80, &listener).expect("a pod's own loopback");
+
+        let listener = Listener::here(8000);
+        assert_eq!(one.reach(NODE, 8000, &listener).expect("pod to node"), one_address);
+        let listener = outside.listen(80);
+        assert_eq!(
+            one.reach(OUTSIDE, 80, &listener).expect("pod to world"),
+            NODE,
+            "the world knows only the node"
+        );
+        assert_eq!(one.mtu("eth0"), 1400, "what the way to the world carries");
+    });
+}
+
+#[test]
+fn host_ports_lead_to_pods_from_everywhere() {
+    on_a_node(async |outside| {
+        let network = network().await;
+        let any = Ipv4Addr::UNSPECIFIED;
+        let ports = [tcp(any, 8080, 80), tcp(Ipv4Addr::LOCALHOST, 8081, 80)];
+        let (web, _) = attach(&network, "web", &ports).await;
+        let (other, _) = attach(&network, "other", &[]).await;
+        let listener = web.listen(80);
+
+        assert_eq!(
+            outside.reach(NODE, 8080, &listener).expect("from the world"),
+            OUTSIDE,
+            "who asks is seen"
+        );
+        assert!(outside.reach(NODE, 8081, &listener).is_err(), "a port of 127.0.0.1 is not the world's");
+        for (address, port) in [(NODE, 8080), (Ipv4Addr::LOCALHOST, 8080), (Ipv4Addr::LOCALHOST, 8081)] {
+            listener.meet(connect(address, port).unwrap_or_else(|error| panic!("{address}:{port}: {error}")));
+        }
+        // With br_netfilter the bridge itself translates, without it the node does: both must work.
+        let switch = "/proc/sys/net/bridge/bridge-nf-call-iptables";
+        for setting in ["1", "0"] {
+            if fs::exists(switch).expect("/proc must be readable") {
+                fs::write(switch, setting).expect("the test must run as root");
+            }
+            other.reach(NODE, 8080, &listener).expect("from a pod of the same node");
+            web.reach(NODE, 8080, &listener).expect("from the pod itself");
+        }
+
+        let rival = Place::new();
+        let refused = network.attach("rival", rival.pid, &[tcp(NODE, 8080, 80)]).await;
+        assert!(
+            matches!(&refused, Err(NetworkError::HostPortTaken { pod_uid, .. }) if pod_uid == "web"),
+            "{refused:?}"
+        );
+        assert_eq!(network.address_of("rival"), None);
+
+        network.detach("web").await.expect("detaching must succeed");
+        assert!(connect(Ipv4Addr::LOCALHOST, 8080).is_err(), "the port is closed with the pod");
+        network.attach("rival", rival.pid, &[tcp(NODE, 8080, 80)]).await.expect("the port is free again");
+    });
+}
+
+#[test]
+fn a_virtual_address_leads_to_the_api_server() {
+    on_a_node(async |_outside| {
+        let network = network().await;
+        let (pod, address) = attach(&network, "pod", &[]).await;
+        let listener = Listener::here(6443);
+        for port in [443, 444] {
+            assert_eq!(pod.reach(VIRTUAL, port, &listener).expect("from a pod"), address, "port {port}");
+            listener.meet(connect(VIRTUAL, port).expect("from the node, for pods on its network"));
+        }
+    });
+}
+
+#[test]
+fn a_restart_disturbs_nobody_and_cleans_up() {
+    on_a_node(async |_outside| {
+        let first = network().await;
+        let (kept, kept_address) = attach(&first, "kept", &[tcp(Ipv4Addr::UNSPECIFIED, 8080, 80)]).await;
+        let (_deleted, deleted_address) = attach(&first, "deleted", &[]).await;
+        let listener = kept.listen(80);
+        let open = connect(kept_address, 80).expect("a connection that stays");
+        let mut accepted = listener.accept();
+        drop(first);
+
+        let second = network().await;
+        let mut found = second.found().await.expect("links must be told");
+        found.sort();
+        assert_eq!(found, [("deleted".to_owned(), deleted_address), ("kept".to_owned(), kept_address)]);
+        let attachment =
+            |uid: &str, address, host_ports| Attachment { pod_uid: uid.to_owned(), address, host_ports };
+        let running = [
+            attachment("kept", kept_address, vec![tcp(Ipv4Addr::UNSPECIFIED, 8080, 80)]),
+            attachment("dead", Ipv4Addr::new(10, 244, 1, 77), vec![]),
+        ];
+        assert_eq!(second.restore(&running).await.expect("restoring must succeed"), ["dead"]);
+        assert_eq!(second.found().await.expect("links must be told"), [("kept".to_owned(), kept_address)]);
+        assert_eq!(second.address_of("kept"), Some(kept_address));
+
+        std::io::Write::write_all(&mut &open, b"still").expect("the connection must live");
+        let mut word = [0; 5];
+        accepted.read_exact(&mut word).expect("the connection must live");
+        listener.meet(connect(Ipv4Addr::LOCALHOST, 8080).expect("the host port must work"));
+        let (_new, new_address) = attach(&second, "new", &[]).await;
+        assert_ne!(new_address, kept_address);
+    });
+}
+
+#[test]
+fn an_attached_pod_stays_and_a_new_sandbox_starts_anew() {
+    on_a_node(async |_outside| {
+        let network = network().await;
+        let (pod, address) = attach(&network, "pod", &[]).await;
+        let again = network.attach("pod", pod.pid, &[]).await.expect("attaching twice must succeed");
+        assert_eq!(again.address, address);
+        drop(pod);
+        let (_pod, second) = attach(&network, "pod", &[]).await;
+        assert_ne!(second, address, "an address is not used again at once");
+        for _ in 0..2 {
+            network.detach("pod").await.expect("detaching must succeed, twice");
+        }
+        assert_eq!(network.address_of("pod"), None);
+        let gone = network.attach("gone", u32::MAX, &[]).await;
+        assert!(matches!(gone, Err(NetworkError::Namespace { .. })), "{gone:?}");
+        assert_eq!(network.address_of("gone"), None);
+    });
+}
+
+#[test]
+fn many_pods_attach_at_once() {
+    on_a_node(async |_outside| {
+        let network = Arc::new(network().await);
+        let pods: Vec<Place> = (0..50).map(|_| Place::new()).collect();
+        let attachments = pods.iter().enumerate().map(|(number, pod)| {
+            let network = Arc::clone(&network);
+            async move {
+                network.attach(&format!("pod-{number}"), pod.pid, &[]).await.expect("it must attach").address
+            }
+        });
+        let addresses = futures_util::future::join_all(attachments).await;
+        assert_eq!(addresses.iter().collect::<HashSet<_>>().len(), 50);
+        let listener = pods[49].listen(80);
+        pods[0].reach(addresses[49], 80, &listener).expect("the first must reach the last");
+    });
+}
+
+#[test]
+fn teardown_leaves_nothing_and_rules_come_back() {
+    on_a_node(async |_outside| {
+        let before = inventory();
+        let network = network().await;
+        let (_pod, _) = attach(&network, "pod", &[tcp(Ipv4Addr::UNSPECIFIED, 8080, 80)]).await;
+        let set_up = inventory();
+        assert_ne!(set_up, before);
+        for table in ["nat", "filter"] {
+            let flushed = std::process::Command::new("iptables").args(["-t", table, "-F"]).status();
+            assert!(flushed.expect("iptables must be installed").success());
+        }
+        assert_ne!(inventory(), set_up);
+        network.reapply().await.expect("rules must be written again");
+        assert_eq!(inventory(), set_up);
+        let second = world::network().await;
+        assert_eq!(
+            inventory(),
+            set_up.replace(&port_rule(&set_up), ""),
+            "a second start changes nothing but ports"
+        );
+        drop(second);
+        kubelet_network::remove_everything(&config().bridge, &config().chain_prefix)
+            .await
+            .expect("it must go");
+        assert_eq!(inventory(), before);
+        network.teardown().await.expect("tearing down what is gone must succeed");
+        assert_eq!(inventory(), before);
+    });
+}
+
+/// The one host port's rule in an inventory, with its separator.
+fn port_rule(inventory: &str) -> String {
+    let begin = inventory.find("\"-A MINIK8S-PORTS").expect("there must be a host port");
+    let end = begin + inventory[begin..].find("\", ").expect("rules must follow") + "\", ".len();
+    inventory[begin..end].to_owned()
+}

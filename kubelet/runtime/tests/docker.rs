@@ -1,0 +1,211 @@
+//! The Docker runtime against the contract, on the Docker of this machine (`scripts/lib/docker.sh` starts one).
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command, thread, time::Duration};
+
+use futures_util::StreamExt;
+use kubelet_runtime::{
+    ContainerState, ContainerView, LogOptions, Mount, MountPropagation, NetworkMode, PodIdentity, PodRuntime,
+    SandboxSpec,
+    docker::{DockerOptions, DockerRuntime},
+    testing::{self, Harness},
+};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+struct Docker(DockerRuntime);
+
+impl Harness for Docker {
+    fn runtime(&self) -> &dyn PodRuntime {
+        &self.0
+    }
+
+    async fn kill(&self, _pod: &PodIdentity, container: &ContainerView) {
+        let ContainerState::Running { pid, .. } = container.state else { panic!("{container:?} must run") };
+        let pid = Pid::from_raw(i32::try_from(pid).expect("a process id must be one"));
+        kill(pid, Signal::SIGKILL).expect("the process must be there");
+    }
+}
+
+/// Removes a test's containers when it ends, however it ends.
+struct CleanUp(String);
+
+impl Drop for CleanUp {
+    fn drop(&mut self) {
+        let script =
+            format!("docker ps -aq --filter label=minik8s.io/node={} | xargs -r docker rm -f", self.0);
+        let output = Command::new("sh").args(["-c", &script]).output();
+        assert!(thread::panicking() || output.expect("sh must be there").status.success());
+    }
+}
+
+fn node(test: &str) -> CleanUp {
+    CleanUp(format!("test-{test}-{}", std::process::id()))
+}
+
+/// A runtime that sees only what that test made, with the test image present.
+async fn connect(node: &CleanUp) -> DockerRuntime {
+    let options = DockerOptions::new(&node.0);
+    let runtime =
+        DockerRuntime::connect(options).await.expect("docker must run: scripts/lib/docker.sh starts it");
+    if runtime.image(testing::IMAGE).await.expect("images must be told").is_none() {
+        let busybox = fs::read("/bin/busybox").expect("busybox-static must be installed");
+        runtime.import_busybox(testing::IMAGE, &busybox, &[]).await.expect("the image must be made");
+    }
+    runtime
+}
+
+#[tokio::test]
+async fn conforms() {
+    let node = node("conforms");
+    let docker = Docker(connect(&node).await);
+    testing::conformance(&docker).await;
+    assert_eq!(docker.0.remove_everything().await.expect("cleaning up must succeed"), 0);
+}
+
+/// Runs a command in the container `app`.
+async fn run(runtime: &DockerRuntime, uid: &str, script: &str) -> String {
+    let command = ["sh", "-c", script].map(str::to_owned);
+    let output = runtime.exec_sync(uid, "app", &command, Duration::from_secs(60)).await;
+    String::from_utf8_lossy(&output.expect("a command must run").output).trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_restarted_kubelet_finds_its_pods_and_no_others() {
+    let node = node("restart");
+    let first = connect(&node).await;
+    let sandbox = SandboxSpec { share_process_namespace: true, ..testing::sandbox_spec("stays") };
+    let uid = &sandbox.pod.uid;
+    first.ensure_sandbox(&sandbox).await.expect("a sandbox must be made");
+    first.run_container(&sandbox.pod, &testing::long_running("app")).await.expect("a container must run");
+    let before = first.pod(uid).await.expect("pod must answer").expect("the pod must be there");
+    drop(first);
+
+    let stranger = connect(&self::node("stranger")).await;
+    assert!(stranger.list().await.expect("list must answer").is_empty(), "another node's are not ours");
+    stranger.remove_pod(uid).await.expect("removing what is not ours must do nothing");
+    assert_eq!(stranger.remove_everything().await.expect("cleaning up must succeed"), 0);
+
+    let second = connect(&node).await;
+    assert_eq!(second.list().await.expect("list must answer"), [before], "the same processes");
+    // What only the sandbox's labels tell: a new container joins the same namespaces.
+    let mut late = testing::long_running("late");
+    late.command = ["sh", "-c", "cat /proc/1/comm; exec sleep 1000"].map(str::to_owned).to_vec();
+    second.run_container(&sandbox.pod, &late).await.expect("a container must run");
+    assert_eq!(run(&second, uid, "cat /proc/1/comm").await, "pause");
+    second.stop_container(uid, "app", 0, Duration::from_secs(30)).await.expect("stopping must succeed");
+    assert_eq!(second.remove_everything().await.expect("cleaning up must succeed"), 3);
+    assert!(second.list().await.expect("list must answer").is_empty());
+}
+
+#[tokio::test]
+async fn the_node_s_namespaces_are_shared_when_asked_for() {
+    let node = node("host");
+    let runtime = connect(&node).await;
+    let sandbox = SandboxSpec {
+        network: NetworkMode::Host,
+        host_pid: true,
+        host_ipc: true,
+        ..testing::sandbox_spec("host")
+    };
+    let view = runtime.ensure_sandbox(&sandbox).await.expect("a sandbox must be made");
+    let app = runtime.run_container(&sandbox.pod, &testing::long_running("app")).await;
+    let ContainerState::Running { pid, .. } = app.expect("a container must run").state else {
+        panic!("it must run")
+    };
+    for process in [Some(pid), view.pid] {
+        let process = process.expect("it must have a process");
+        for namespace in ["net", "pid", "ipc"] {
+            let of = |process: &str| {
+                fs::read_link(format!("/proc/{process}/ns/{namespace}")).expect("must be told")
+            };
+            assert_eq!(of(&process.to_string()), of("self"), "{namespace}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn mounts_are_what_they_were_asked_to_be() {
+    let node = node("mounts");
+    let runtime = connect(&node).await;
+    let directory = tempfile::tempdir().expect("a directory must be had");
+    let path = directory.path().join("with: colon, and comma");
+    fs::create_dir(&path).expect("a directory must be made");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("it must be opened");
+    fs::write(path.join("file"), "from the node").expect("a file must be written");
+    let mount = |source: &std::path::Path, target: &str, read_only| Mount {
+        source: source.to_owned(),
+        target: target.to_owned(),
+        read_only,
+        propagation: MountPropagation::Private,
+    };
+    let sandbox = testing::sandbox_spec("mounts");
+    let uid = &sandbox.pod.uid;
+    runtime.ensure_sandbox(&sandbox).await.expect("a sandbox must be made");
+    let mut app = testing::long_running("app");
+    app.mounts = vec![
+        mount(&path, "/data", false),
+        mount(&path, "/fixed", true),
+        mount(&path.join("file"), "/etc/hosts", true),
+        mount(&directory.path().join("made"), "/made", false),
+    ];
+    runtime.run_container(&sandbox.pod, &app).await.expect("a container must run");
+    assert_eq!(run(&runtime, uid, "cat /data/file /etc/hosts").await, "from the nodefrom the node");
+    let script = "echo back > /data/answer; (echo x > /fixed/x) 2>/dev/null || echo refused";
+    assert_eq!(run(&runtime, uid, script).await, "refused");
+    assert_eq!(fs::read_to_string(path.join("answer")).expect("it must be there"), "back\n");
+    assert!(directory.path().join("made").is_dir(), "a missing directory is made");
+}
+
+#[tokio::test]
+async fn a_sandbox_that_is_killed_is_seen_and_its_next_attempt_works() {
+    let node = node("pause");
+    let runtime = connect(&node).await;
+    let mut sandbox = testing::sandbox_spec("pause");
+    let uid = sandbox.pod.uid.clone();
+    let view = runtime.ensure_sandbox(&sandbox).await.expect("a sandbox must be made");
+    let pid = Pid::from_raw(
+        i32::try_from(view.pid.expect("it must have a process")).expect("a process id must be one"),
+    );
+    // SIGTERM from outside reaches process 1 of its namespace only because it waits for it.
+    let before = std::time::Instant::now();
+    kill(pid, Signal::SIGTERM).expect("the process must be there");
+    let mut events = runtime.events().await.expect("events must be had");
+    let gone = async {
+        loop {
+            let pod = runtime.pod(&uid).await.expect("pod must answer").expect("the pod must be there");
+            if !pod.sandboxes[0].ready {
+                break;
+            }
+            events.next().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), gone).await.expect("the end must be seen");
+    assert!(before.elapsed() < Duration::from_secs(8), "it must end at once, not by a second signal");
+    let refused = runtime.run_container(&sandbox.pod, &testing::long_running("app")).await;
+    assert!(refused.is_err(), "a dead sandbox takes nobody: {refused:?}");
+    sandbox.attempt = 1;
+    runtime.ensure_sandbox(&sandbox).await.expect("the next attempt must be made");
+    runtime.run_container(&sandbox.pod, &testing::long_running("app")).await.expect("a container must run");
+}
+
+#[tokio::test]
+async fn the_busybox_image_serves_and_fetches() {
+    let node = node("busybox");
+    let runtime = connect(&node).await;
+    let sandbox = testing::sandbox_spec("busybox");
+    let uid = &sandbox.pod.uid;
+    runtime.ensure_sandbox(&sandbox).await.expect("a sandbox must be made");
+    let script = "ip link set lo up; mkdir -p /tmp/www/a; echo hello > /tmp/www/a/b; httpd -p 8080 -h /tmp/www; \
+                  wget -qO- http://127.0.0.1:8080/a/b";
+    let mut app = testing::container_spec("net", &["sh", "-c", script]);
+    app.security.add_capabilities = vec!["NET_ADMIN".to_owned()];
+    runtime.run_container(&sandbox.pod, &app).await.expect("a container must run");
+    let follow = LogOptions { follow: true, ..LogOptions::default() };
+    let pieces: Vec<_> =
+        runtime.logs(uid, "net", 0, &follow).await.expect("there must be a log").collect().await;
+    let log: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.expect("the log must be read")).collect();
+    let log = String::from_utf8_lossy(&log);
+    assert_eq!(log, "hello\n");
+}

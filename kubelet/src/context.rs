@@ -1,0 +1,58 @@
+//! What every worker shares: the ways to the API and the runtime, and what is known of the node.
+
+use std::{net::IpAddr, sync::Arc};
+
+use client::Informer;
+use kubelet_runtime::PodRuntime;
+use parking_lot::Mutex;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admission::Admission,
+    events::Events,
+    images::Images,
+    network::NetworkReceiver,
+    pod::{environment::ServiceFacts, identity::NameService, resources::Demand},
+    status_writer::StatusWriter,
+    volumes::{Volumes, objects::Objects},
+};
+
+/// Shared by all workers of a kubelet.
+pub(crate) struct Context {
+    /// The node's name.
+    pub node: String,
+    /// The containers.
+    pub runtime: Arc<dyn PodRuntime>,
+    /// The pod network, once it stands.
+    pub network: NetworkReceiver,
+    /// Volumes.
+    pub volumes: Volumes,
+    /// ConfigMaps and Secrets.
+    pub objects: Arc<Objects>,
+    /// Images.
+    pub images: Images,
+    /// Where statuses go.
+    pub statuses: StatusWriter,
+    /// Where events go.
+    pub events: Events,
+    /// Services, for environment variables.
+    pub services: Informer<ServiceFacts>,
+    /// What pods take of the node.
+    pub admission: Mutex<Admission>,
+    /// Names and resolvers.
+    pub names: NameService,
+    /// The node's addresses.
+    pub host_ips: Vec<IpAddr>,
+    /// What the node has to give.
+    pub allocatable: Demand,
+    /// Bytes of memory of the node.
+    pub memory_capacity: i64,
+    /// Image for sandboxes; `None` for our own.
+    pub sandbox_image: Option<String>,
+    /// An HTTP client for probes and hooks.
+    pub http: reqwest::Client,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+    /// Joined at the end.
+    pub tasks: TaskTracker,
+}

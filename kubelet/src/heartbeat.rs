@@ -1,0 +1,81 @@
+//! The node's Lease: the sign of life that the node lifecycle controller looks at.
+//!
+//! `kube-node-lease/<node>`, renewed every 10 seconds for 40, as upstream's defaults are. It is renewed by a
+//! patch of `renewTime` only, which is the smallest write there is; a Lease that is missing is made.
+
+use std::time::Duration;
+
+use client::{Client, Error, PatchType};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::api;
+
+/// How often.
+pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// For how long.
+const DURATION_SECONDS: u32 = 40;
+/// Where.
+const NAMESPACE: &str = "kube-node-lease";
+
+/// Renews the Lease until shutdown.
+pub(crate) async fn keep(
+    client: Client,
+    node: String,
+    node_uid: String,
+    every: Duration,
+    shutdown: CancellationToken,
+) {
+    loop {
+        if let Err(error) = renew(&client, &node, &node_uid).await {
+            tracing::warn!("cannot renew the node's lease: {}", client::error::chain(&error));
+        }
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+/// Renews it once.
+pub(crate) async fn renew(client: &Client, node: &str, node_uid: &str) -> Result<(), Error> {
+    let patch = json!({"spec": {
+        "holderIdentity": node, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": micro_time(Timestamp::now()),
+    }});
+    match client.patch(api::leases(), NAMESPACE, node, None, PatchType::Merge, &patch).await {
+        Err(error) if error.is_not_found() => {
+            client.create(api::leases(), NAMESPACE, &lease(node, node_uid, Timestamp::now())).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}
+
+/// The Lease, owned by its node so that it goes with it.
+fn lease(node: &str, node_uid: &str, now: Timestamp) -> Value {
+    json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": {"name": node, "namespace": NAMESPACE, "ownerReferences": [
+            {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid}]},
+        "spec": {"holderIdentity": node, "leaseDurationSeconds": DURATION_SECONDS, "renewTime": micro_time(now)},
+    })
+}
+
+/// A `metav1.MicroTime`.
+fn micro_time(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documented_shape() {
+        let now = "2026-11-21T10:00:00.5Z".parse().unwrap();
+        let lease = lease("n1", "u1", now);
+        assert_eq!(lease["spec"]["renewTime"], "2026-11-21T10:00:00.500000Z");
+        assert_eq!(lease["spec"]["leaseDurationSeconds"], 40);
+        assert_eq!(lease["metadata"]["ownerReferences"][0]["kind"], "Node");
+    }
+}

@@ -1,0 +1,474 @@
+//! This node as an object: registered once, its status kept true.
+//!
+//! Building the object is pure; measuring and sending are apart. The status is sent every five minutes or
+//! when something in it changes (upstream's `nodeStatusReportFrequency`); that the node lives is said by its
+//! Lease, not here.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
+
+use api_objects::Value;
+use client::{Client, Error, PatchType};
+use jiff::Timestamp;
+use kubelet_runtime::{ImageView, PodRuntime};
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api,
+    config::{Config, Taint},
+    network::NetworkReceiver,
+};
+
+/// The version of Kubernetes that this kubelet speaks.
+pub(crate) const VERSION: &str = "v1.36.0";
+/// How often the status is measured; it is only sent when it differs.
+const MEASURE_EVERY: Duration = Duration::from_secs(10);
+/// How often the node's images are listed; the scheduler only prefers nodes by them.
+const LIST_IMAGES_EVERY: Duration = Duration::from_secs(60);
+/// How often the status is sent although nothing changed.
+const REPORT_EVERY: Duration = Duration::from_secs(300);
+/// Images listed in a status (upstream's `nodeStatusMaxImages`).
+const MAX_IMAGES: usize = 50;
+/// Below this free memory the node reports pressure (upstream's `memory.available` eviction threshold).
+const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
+/// Below this share of free disk the node reports pressure (upstream's `nodefs.available`).
+const DISK_PRESSURE_PERCENT: u64 = 10;
+
+/// What does not change while the machine is up.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Machine {
+    /// Logical processors.
+    pub cpus: u64,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Bytes of the file system that holds the kubelet's directory.
+    pub disk: u64,
+    /// `uname -r`
+    pub kernel: String,
+    /// `PRETTY_NAME` of os-release.
+    pub os_image: String,
+    /// `/etc/machine-id`
+    pub machine_id: String,
+    /// Id of the hardware.
+    pub system_uuid: String,
+    /// Id of this boot.
+    pub boot_id: String,
+    /// The machine's host name.
+    pub hostname: String,
+}
+
+impl Machine {
+    /// Measures this machine.
+    #[must_use]
+    pub(crate) fn measure(root: &std::path::Path) -> Self {
+        let read =
+            |path: &str| std::fs::read_to_string(path).map(|text| text.trim().to_owned()).unwrap_or_default();
+        let os_release = read("/etc/os-release");
+        let os_image = os_release
+            .lines()
+            .find_map(|line| line.strip_prefix("PRETTY_NAME="))
+            .map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned());
+        let cpus = std::thread::available_parallelism().map_or(1, |cpus| cpus.get() as u64);
+        Self {
+            cpus,
+            memory: meminfo("MemTotal").unwrap_or_default(),
+            disk: disk(root).map_or(0, |(total, _)| total),
+            kernel: read("/proc/sys/kernel/osrelease"),
+            os_image,
+            machine_id: read("/etc/machine-id"),
+            system_uuid: read("/sys/class/dmi/id/product_uuid"),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            hostname: read("/proc/sys/kernel/hostname"),
+        }
+    }
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn meminfo(name: &str) -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Total and free bytes of the file system that holds a path.
+fn disk(path: &std::path::Path) -> Option<(u64, u64)> {
+    let found = nix::sys::statvfs::statvfs(path).ok()?;
+    let block = found.fragment_size();
+    Some((found.blocks() * block, found.blocks_available() * block))
+}
+
+/// What changes.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Condition {
+    /// Free memory is short.
+    pub memory_pressure: bool,
+    /// Free disk is short.
+    pub disk_pressure: bool,
+    /// Process ids are short.
+    pub pid_pressure: bool,
+    /// Why the node is not ready; `None` if it is.
+    pub not_ready: Option<String>,
+    /// The runtime's version.
+    pub runtime_version: String,
+    /// Images on the node.
+    pub images: Vec<(Vec<String>, u64)>,
+}
+
+/// The first address by which others reach this machine: that of the route to the outside.
+#[must_use]
+pub(crate) fn outward_address() -> IpAddr {
+    let routed = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        // Nothing is sent: connecting only chooses the route.
+        socket.connect("203.0.113.1:9")?;
+        socket.local_addr()
+    });
+    routed.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+/// The labels that the kubelet sets.
+#[must_use]
+pub(crate) fn labels(config: &Config, machine: &Machine) -> BTreeMap<String, String> {
+    let arch = architecture();
+    let hostname = if config.node_name_given { &config.node_name } else { &machine.hostname };
+    let own = [
+        ("kubernetes.io/hostname", hostname.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", arch),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", arch),
+    ];
+    let mut labels: BTreeMap<String, String> =
+        own.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+    labels.extend(config.node_labels.clone());
+    labels
+}
+
+/// The architecture as Go and Kubernetes name it.
+#[must_use]
+pub(crate) fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+/// The object to register.
+#[must_use]
+pub(crate) fn object(config: &Config, machine: &Machine, status: &Value) -> Value {
+    let taints: Vec<Value> = config.taints.iter().map(Taint::to_value).collect();
+    let mut spec = json!({});
+    if !taints.is_empty() {
+        spec["taints"] = Value::Array(taints);
+    }
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": config.node_name,
+            "labels": labels(config, machine),
+            "annotations": {"volumes.kubernetes.io/controller-managed-attach-detach": "true"},
+        },
+        "spec": spec,
+        "status": status,
+    })
+}
+
+/// The status. `before` gives the times of the last transitions.
+#[must_use]
+pub(crate) fn status(
+    config: &Config,
+    machine: &Machine,
+    addresses: &[IpAddr],
+    found: &Condition,
+    before: &Value,
+    now: Timestamp,
+) -> Value {
+    let resources = json!({
+        "cpu": machine.cpus.to_string(),
+        "memory": format!("{}Ki", machine.memory / 1024),
+        "ephemeral-storage": format!("{}Ki", machine.disk / 1024),
+        "hugepages-1Gi": "0",
+        "hugepages-2Mi": "0",
+        "pods": config.max_pods.to_string(),
+    });
+    let mut allocatable = resources.clone();
+    allocatable["ephemeral-storage"] = json!((machine.disk / 10 * 9).to_string());
+    let mut listed: Vec<Value> =
+        addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
+    listed.push(json!({"type": "Hostname", "address": config.node_name}));
+    json!({
+        "capacity": resources,
+        "allocatable": allocatable,
+        "conditions": conditions(found, before, now),
+        "addresses": listed,
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": config.port}},
+        "nodeInfo": {
+            "machineID": machine.machine_id,
+            "systemUUID": machine.system_uuid,
+            "bootID": machine.boot_id,
+            "kernelVersion": machine.kernel,
+            "osImage": machine.os_image,
+            "containerRuntimeVersion": found.runtime_version,
+            "kubeletVersion": VERSION,
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": architecture(),
+        },
+        "images": found.images.iter().map(|(names, size)| json!({"names": names, "sizeBytes": size})).collect::<Vec<_>>(),
+    })
+}
+
+/// The four conditions, with upstream's reasons and messages.
+fn conditions(found: &Condition, before: &Value, now: Timestamp) -> Vec<Value> {
+    let pressure = |kind: &str, holds: bool, what: &str, had: &str, has: &str| {
+        let (reason, message) = if holds {
+            (format!("KubeletHas{what}"), format!("kubelet has {has}"))
+        } else {
+            (had.to_owned(), format!("kubelet has {}", words(had)))
+        };
+        (kind.to_owned(), holds, reason, message)
+    };
+    let ready = match &found.not_ready {
+        None => (
+            "Ready".to_owned(),
+            true,
+            "KubeletReady".to_owned(),
+            "kubelet is posting ready status".to_owned(),
+        ),
+        Some(why) => ("Ready".to_owned(), false, "KubeletNotReady".to_owned(), why.clone()),
+    };
+    let all = [
+        pressure(
+            "MemoryPressure",
+            found.memory_pressure,
+            "InsufficientMemory",
+            "KubeletHasSufficientMemory",
+            "insufficient memory available",
+        ),
+        pressure(
+            "DiskPressure",
+            found.disk_pressure,
+            "DiskPressure",
+            "KubeletHasNoDiskPressure",
+            "disk pressure",
+        ),
+        pressure(
+            "PIDPressure",
+            found.pid_pressure,
+            "InsufficientPID",
+            "KubeletHasSufficientPID",
+            "insufficient PID available",
+        ),
+        ready,
+    ];
+    let now = crate::pod::whole_seconds(now).to_string();
+    let old = before.get("conditions").and_then(Value::as_array);
+    let render = |(kind, holds, reason, message): (String, bool, String, String)| {
+        let status = if holds { "True" } else { "False" };
+        let past = old.into_iter().flatten().find(|past| past["type"] == kind && past["status"] == status);
+        let since = past.and_then(|past| past["lastTransitionTime"].as_str()).unwrap_or(&now);
+        json!({"type": kind, "status": status, "reason": reason, "message": message,
+            "lastHeartbeatTime": now, "lastTransitionTime": since})
+    };
+    all.into_iter().map(render).collect()
+}
+
+fn words(reason: &str) -> &'static str {
+    match reason {
+        "KubeletHasSufficientMemory" => "sufficient memory available",
+        "KubeletHasNoDiskPressure" => "no disk pressure",
+        _ => "sufficient PID available",
+    }
+}
+
+/// Keeps the node's object and status.
+pub(crate) struct NodeKeeper {
+    /// Configuration.
+    pub config: Arc<Config>,
+    /// This machine.
+    pub machine: Machine,
+    /// The API.
+    pub client: Client,
+    /// The containers.
+    pub runtime: Arc<dyn PodRuntime>,
+    /// The pod network, once it stands.
+    pub network: NetworkReceiver,
+    /// The node's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The node's images, and when they were listed.
+    pub images: Option<(tokio::time::Instant, Images)>,
+}
+
+/// Names and sizes of images.
+pub(crate) type Images = Vec<(Vec<String>, u64)>;
+
+impl NodeKeeper {
+    /// Registers the node, or takes up the one that is there: labels of ours are set, others stay.
+    pub(crate) async fn register(&mut self) -> Result<Value, Error> {
+        let found = self.condition().await;
+        let status =
+            status(&self.config, &self.machine, &self.addresses, &found, &Value::Null, Timestamp::now());
+        let wanted = object(&self.config, &self.machine, &status);
+        let name = &self.config.node_name;
+        match self.client.create(api::nodes(), "", &wanted).await {
+            Ok(node) => return Ok(node),
+            Err(error) if error.is_already_exists() => {}
+            Err(error) => return Err(error),
+        }
+        let node = self.client.get(api::nodes(), "", name).await?;
+        let known = node.pointer("/metadata/labels").cloned().unwrap_or_default();
+        let missing: serde_json::Map<String, Value> = labels(&self.config, &self.machine)
+            .into_iter()
+            .filter(|(key, value)| known.get(key).and_then(Value::as_str) != Some(value))
+            .map(|(key, value)| (key, Value::String(value)))
+            .collect();
+        if missing.is_empty() {
+            return Ok(node);
+        }
+        let patch = json!({"metadata": {"labels": missing}});
+        self.client.patch(api::nodes(), "", name, None, PatchType::Merge, &patch).await
+    }
+
+    /// Keeps the status true until shutdown.
+    pub(crate) async fn keep(mut self, shutdown: CancellationToken) {
+        let mut last: Option<(Condition, tokio::time::Instant)> = None;
+        let mut known = Value::Null;
+        loop {
+            let found = self.condition().await;
+            let due = last.as_ref().is_none_or(|(sent, at)| *sent != found || at.elapsed() >= REPORT_EVERY);
+            if due {
+                match self.report(&found, &known).await {
+                    Ok(status) => {
+                        known = status;
+                        last = Some((found, tokio::time::Instant::now()));
+                    }
+                    Err(error) if error.is_not_found() => {
+                        // Deleted under us: it is registered again, as upstream's kubelet does on its next start.
+                        if let Err(error) = self.register().await {
+                            tracing::warn!("cannot register the node: {}", client::error::chain(&error));
+                        }
+                        last = None;
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot write the node's status: {}", client::error::chain(&error))
+                    }
+                }
+            }
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(MEASURE_EVERY) => {}
+                changed = self.network.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Sends the status; gives it as the API has it now.
+    async fn report(&self, found: &Condition, known: &Value) -> Result<Value, Error> {
+        let wanted = status(&self.config, &self.machine, &self.addresses, found, known, Timestamp::now());
+        let patch = json!({"status": wanted});
+        let name = &self.config.node_name;
+        let answer =
+            self.client.patch(api::nodes(), "", name, Some("status"), PatchType::Strategic, &patch).await?;
+        Ok(answer.get("status").cloned().unwrap_or_default())
+    }
+
+    /// The largest images, listed once in a while.
+    async fn images(&mut self) -> Images {
+        if let Some((listed, images)) = &self.images
+            && listed.elapsed() < LIST_IMAGES_EVERY
+        {
+            return images.clone();
+        }
+        let mut images = self.runtime.images().await.unwrap_or_default();
+        images.sort_by(|one, other| other.size.cmp(&one.size).then_with(|| one.id.cmp(&other.id)));
+        images.truncate(MAX_IMAGES);
+        let images: Images = images.into_iter().map(|ImageView { names, size, .. }| (names, size)).collect();
+        self.images = Some((tokio::time::Instant::now(), images.clone()));
+        images
+    }
+
+    async fn condition(&mut self) -> Condition {
+        let version = self.runtime.version().await;
+        let not_ready = match &version {
+            Err(error) => Some(format!("container runtime is down: {error}")),
+            Ok(_) if self.network.borrow().is_none() => Some(
+                "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:the node has no podCIDR yet"
+                    .to_owned(),
+            ),
+            Ok(_) => None,
+        };
+        let images = self.images().await;
+        let disk_pressure = disk(&self.config.root_dir)
+            .is_some_and(|(total, free)| total > 0 && free * 100 / total < DISK_PRESSURE_PERCENT);
+        Condition {
+            memory_pressure: meminfo("MemAvailable").is_some_and(|free| free < MEMORY_PRESSURE_BYTES),
+            disk_pressure,
+            pid_pressure: false,
+            not_ready,
+            runtime_version: version
+                .map_or_else(|_| String::new(), |version| format!("{}://{version}", self.runtime.name())),
+            images,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine() -> Machine {
+        Machine { cpus: 2, memory: 4 << 30, disk: 100 << 30, hostname: "box".into(), ..Machine::default() }
+    }
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    #[test]
+    fn documented_shape() {
+        let config = Config::for_tests("n1");
+        let ready = Condition { runtime_version: "docker://20.10".into(), ..Condition::default() };
+        let address = [IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1))];
+        let status = status(&config, &machine(), &address, &ready, &Value::Null, now());
+        assert_eq!(status["capacity"]["cpu"], "2");
+        assert_eq!(status["capacity"]["memory"], "4194304Ki");
+        assert_eq!(status["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10250);
+        assert_eq!(status["nodeInfo"]["kubeletVersion"], "v1.36.0");
+        let conditions = status["conditions"].as_array().unwrap();
+        let texts: Vec<(&str, &str, &str)> = conditions
+            .iter()
+            .map(|condition| {
+                let text = |field: &str| condition[field].as_str().unwrap();
+                (text("type"), text("status"), text("reason"))
+            })
+            .collect();
+        assert_eq!(
+            texts,
+            [
+                ("MemoryPressure", "False", "KubeletHasSufficientMemory"),
+                ("DiskPressure", "False", "KubeletHasNoDiskPressure"),
+                ("PIDPressure", "False", "KubeletHasSufficientPID"),
+                ("Ready", "True", "KubeletReady"),
+            ]
+        );
+        let object = object(&config, &machine(), &status);
+        assert_eq!(object["metadata"]["labels"]["kubernetes.io/os"], "linux");
+    }
+
+    #[test]
+    fn transitions_keep_their_time() {
+        let config = Config::for_tests("n1");
+        let first = status(&config, &machine(), &[], &Condition::default(), &Value::Null, now());
+        let later = Timestamp::from_second(1_800_000_100).unwrap();
+        let down = Condition { not_ready: Some("x".into()), ..Condition::default() };
+        let second = status(&config, &machine(), &[], &down, &first, later);
+        let at = |status: &Value, index: usize| status["conditions"][index]["lastTransitionTime"].clone();
+        assert_eq!(at(&first, 0), at(&second, 0));
+        assert_ne!(at(&first, 3), at(&second, 3));
+    }
+}

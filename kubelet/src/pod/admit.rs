@@ -1,0 +1,272 @@
+//! Whether a node takes a pod: the last check, after the scheduler's, with upstream's reasons.
+//!
+//! A pod that is refused becomes `Failed` with the reason and is never tried again (`lifecycle` package of
+//! upstream's kubelet). On top of upstream's reasons stands `UnsupportedField`, which names the field.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{NodeSelectorTerm, Pod};
+use serde_json::Value;
+
+use super::{
+    all_containers,
+    resources::{Demand, demand},
+    spec,
+    supported::first_unsupported,
+};
+
+/// Why a pod is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rejection {
+    /// `status.reason`.
+    pub reason: String,
+    /// `status.message`.
+    pub message: String,
+}
+
+impl Rejection {
+    fn new(reason: &str, message: &str) -> Self {
+        Self { reason: reason.to_owned(), message: format!("Pod was rejected: {message}") }
+    }
+}
+
+/// A port of the node that is taken: protocol, address (empty or 0.0.0.0 for all), number.
+pub type HostPortUse = (String, String, i32);
+
+/// The node as admission sees it.
+#[derive(Debug, Clone, Default)]
+pub struct NodeFacts {
+    /// Name.
+    pub name: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Allocatable CPU and memory.
+    pub allocatable: Demand,
+    /// Most pods.
+    pub max_pods: usize,
+}
+
+/// What the pods that were taken before use.
+#[derive(Debug, Clone, Default)]
+pub struct Used {
+    /// Sum of requests.
+    pub demand: Demand,
+    /// Number of pods.
+    pub pods: usize,
+    /// Host ports.
+    pub host_ports: Vec<HostPortUse>,
+}
+
+impl Used {
+    /// Adds a pod.
+    pub fn add(&mut self, pod: &Pod) {
+        let asked = demand(pod);
+        self.demand.cpu += asked.cpu;
+        self.demand.memory += asked.memory;
+        self.pods += 1;
+        self.host_ports.extend(host_ports(pod));
+    }
+}
+
+/// The host ports that a pod takes; with the node's network those are all its ports.
+#[must_use]
+pub fn host_ports(pod: &Pod) -> Vec<HostPortUse> {
+    let host_network = spec(pod).host_network == Some(true);
+    all_containers(pod)
+        .flat_map(|container| container.ports.iter().flatten())
+        .filter_map(|port| {
+            let number = port
+                .host_port
+                .filter(|number| *number > 0)
+                .or_else(|| host_network.then_some(port.container_port))?;
+            Some((
+                port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+                port.host_ip.clone().unwrap_or_default(),
+                number,
+            ))
+        })
+        .collect()
+}
+
+/// Decides; `raw` is the pod's spec as it came, with fields that the typed view does not know.
+pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Result<(), Rejection> {
+    if let Some(field) = first_unsupported(raw_spec) {
+        return Err(Rejection::new(
+            "UnsupportedField",
+            &format!("field {field} is not supported by this node"),
+        ));
+    }
+    if spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
+        return Err(Rejection::new(
+            "PodOSNotSupported",
+            "Failed to admit pod as the OS field doesn't match node OS",
+        ));
+    }
+    if !matches_node(pod, node) {
+        return Err(Rejection::new(
+            "NodeAffinity",
+            "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ));
+    }
+    let ports = host_ports(pod);
+    if ports.iter().any(|port| used.host_ports.iter().any(|taken| conflict(port, taken))) {
+        return Err(Rejection::new(
+            "NodePorts",
+            "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        ));
+    }
+    let insufficient = |resource: &str, requested: i64, used: i64, capacity: i64| {
+        Rejection::new(
+            &format!("OutOf{resource}"),
+            &format!(
+                "Node didn't have enough resource: {resource}, requested: {requested}, used: {used}, capacity: {capacity}"
+            ),
+        )
+    };
+    if used.pods + 1 > node.max_pods {
+        let count = |number: usize| i64::try_from(number).unwrap_or(i64::MAX);
+        return Err(insufficient("pods", 1, count(used.pods), count(node.max_pods)));
+    }
+    let asked = demand(pod);
+    if asked.cpu > 0 && used.demand.cpu + asked.cpu > node.allocatable.cpu {
+        return Err(insufficient("cpu", asked.cpu, used.demand.cpu, node.allocatable.cpu));
+    }
+    if asked.memory > 0 && used.demand.memory + asked.memory > node.allocatable.memory {
+        return Err(insufficient("memory", asked.memory, used.demand.memory, node.allocatable.memory));
+    }
+    Ok(())
+}
+
+fn conflict(one: &HostPortUse, other: &HostPortUse) -> bool {
+    let any = |ip: &str| ip.is_empty() || ip == "0.0.0.0";
+    one.0 == other.0 && one.2 == other.2 && (any(&one.1) || any(&other.1) || one.1 == other.1)
+}
+
+fn matches_node(pod: &Pod, node: &NodeFacts) -> bool {
+    let spec = spec(pod);
+    let selected =
+        spec.node_selector.iter().flatten().all(|(key, value)| node.labels.get(key) == Some(value));
+    let required = spec
+        .affinity
+        .as_ref()
+        .and_then(|affinity| affinity.node_affinity.as_ref())
+        .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
+    selected
+        && required
+            .is_none_or(|selector| selector.node_selector_terms.iter().any(|term| matches_term(term, node)))
+}
+
+/// A term matches if all of its requirements do; an empty term matches nothing.
+fn matches_term(term: &NodeSelectorTerm, node: &NodeFacts) -> bool {
+    let expressions = term.match_expressions.iter().flatten();
+    let fields = term.match_fields.iter().flatten();
+    if expressions.clone().next().is_none() && fields.clone().next().is_none() {
+        return false;
+    }
+    let holds = |value: Option<&str>, operator: &str, values: &[String]| match operator {
+        "In" => value.is_some_and(|value| values.iter().any(|wanted| wanted == value)),
+        "NotIn" => value.is_none_or(|value| values.iter().all(|wanted| wanted != value)),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" | "Lt" => {
+            let number = |text: &str| text.parse::<i64>().ok();
+            match (value.and_then(number), values.first().and_then(|text| number(text))) {
+                (Some(value), Some(bound)) => {
+                    (operator == "Gt" && value > bound) || (operator == "Lt" && value < bound)
+                }
+                _ => false,
+            }
+        }
+        _ => false,
+    };
+    expressions.clone().all(|requirement| {
+        let value = node.labels.get(&requirement.key).map(String::as_str);
+        holds(value, &requirement.operator, requirement.values.as_deref().unwrap_or_default())
+    }) && fields.clone().all(|requirement| {
+        let value = (requirement.key == "metadata.name").then_some(node.name.as_str());
+        holds(value, &requirement.operator, requirement.values.as_deref().unwrap_or_default())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::pod::testing::pod;
+
+    fn node() -> NodeFacts {
+        NodeFacts {
+            name: "node".into(),
+            labels: [("disk".to_owned(), "ssd".to_owned())].into(),
+            allocatable: Demand { cpu: 2000, memory: 1 << 30 },
+            max_pods: 2,
+        }
+    }
+
+    fn decide(spec: &Value, used: &Used) -> Result<(), String> {
+        admit(&pod(spec.clone()), spec, &node(), used).map_err(|rejection| rejection.reason)
+    }
+
+    #[test]
+    fn reasons() {
+        let full = Used { pods: 2, ..Used::default() };
+        let busy = Used {
+            demand: Demand { cpu: 1500, memory: 0 },
+            pods: 1,
+            host_ports: vec![("TCP".into(), String::new(), 80)],
+        };
+        let container = |extra: Value| {
+            let mut container = json!({"name": "a", "image": "i"});
+            for (key, value) in extra.as_object().unwrap() {
+                container[key] = value.clone();
+            }
+            json!({"containers": [container]})
+        };
+        let plain = container(json!({}));
+        assert_eq!(decide(&plain, &busy), Ok(()));
+        assert_eq!(decide(&plain, &full), Err("OutOfpods".into()));
+        assert_eq!(
+            decide(&container(json!({"resources": {"requests": {"cpu": "501m"}}})), &busy),
+            Err("OutOfcpu".into())
+        );
+        assert_eq!(decide(&container(json!({"resources": {"requests": {"cpu": "500m"}}})), &busy), Ok(()));
+        assert_eq!(
+            decide(&container(json!({"resources": {"requests": {"memory": "2Gi"}}})), &busy),
+            Err("OutOfmemory".into())
+        );
+        assert_eq!(
+            decide(&container(json!({"ports": [{"containerPort": 8080, "hostPort": 80}]})), &busy),
+            Err("NodePorts".into())
+        );
+        assert_eq!(decide(&container(json!({"ports": [{"containerPort": 80}]})), &busy), Ok(()));
+        assert_eq!(
+            decide(&json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &busy),
+            Err("NodeAffinity".into())
+        );
+        assert_eq!(
+            decide(&json!({"containers": [], "runtimeClassName": "x"}), &busy),
+            Err("UnsupportedField".into())
+        );
+        let affinity = |operator: &str| {
+            json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                {"nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": operator, "values": ["ssd"]}]}]}}}})
+        };
+        assert_eq!(decide(&affinity("In"), &busy), Ok(()));
+        assert_eq!(decide(&affinity("NotIn"), &busy), Err("NodeAffinity".into()));
+    }
+
+    #[test]
+    fn messages_name_the_numbers_and_the_field() {
+        let spec =
+            json!({"containers": [{"name": "a", "image": "i", "resources": {"requests": {"cpu": "3"}}}]});
+        let rejection = admit(&pod(spec.clone()), &spec, &node(), &Used::default()).unwrap_err();
+        assert_eq!(
+            rejection.message,
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000"
+        );
+        let spec = json!({"containers": [], "overhead": {"cpu": "1"}});
+        let rejection = admit(&pod(spec.clone()), &spec, &node(), &Used::default()).unwrap_err();
+        assert_eq!(rejection.message, "Pod was rejected: field spec.overhead is not supported by this node");
+    }
+}

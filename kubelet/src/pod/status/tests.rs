@@ -1,0 +1,129 @@
+//! Statuses of pods at the moments that people look at.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::pod::testing::{at, exited, pod, running, view};
+
+fn inputs() -> Inputs {
+    Inputs {
+        runtime: "docker".into(),
+        pod_ips: vec!["10.244.0.2".parse().unwrap()],
+        host_ips: vec!["192.168.0.1".parse().unwrap()],
+        network_ready: true,
+        ..Inputs::default()
+    }
+}
+
+fn compute(pod: &Pod, view: Option<&PodView>, inputs: &Inputs) -> Value {
+    serde_json::to_value(status(pod, view, inputs, None, at(100))).unwrap()
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    status["conditions"].as_array().unwrap().iter().find(|condition| condition["type"] == kind).unwrap()
+}
+
+#[test]
+fn a_running_pod() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let status = compute(&pod, Some(&view(0, true, vec![running(&pod, "a", 0, 10)])), &inputs());
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(status["podIP"], "10.244.0.2");
+    assert_eq!(status["podIPs"], json!([{"ip": "10.244.0.2"}]));
+    assert_eq!(status["hostIPs"], json!([{"ip": "192.168.0.1"}]));
+    assert_eq!(status["qosClass"], "BestEffort");
+    assert_eq!(status["observedGeneration"], 1);
+    let container = &status["containerStatuses"][0];
+    assert_eq!(container["containerID"], "docker://a-0");
+    assert_eq!((&container["ready"], &container["started"]), (&json!(true), &json!(true)));
+    assert!(container["state"]["running"]["startedAt"].is_string());
+    for kind in ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"] {
+        assert_eq!(condition(&status, kind)["status"], "True", "{kind}");
+    }
+}
+
+#[test]
+fn a_pod_before_its_containers() {
+    let plain = pod(json!({"containers": [{"name": "a"}]}));
+    let status = compute(&plain, None, &Inputs { network_ready: false, pod_ips: vec![], ..inputs() });
+    assert_eq!(status["phase"], "Pending");
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "ContainerCreating");
+    assert_eq!(condition(&status, "Ready")["reason"], "ContainersNotReady");
+    assert_eq!(condition(&status, "Ready")["message"], "containers with unready status: [a]");
+    let with_init = pod(json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}]}));
+    let status = compute(&with_init, None, &inputs());
+    assert_eq!(status["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+    assert_eq!(condition(&status, "Initialized")["message"], "containers with incomplete status: [i]");
+}
+
+#[test]
+fn crash_loop() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let crashed = view(0, true, vec![exited(&pod, "a", 2, (10, 20), 7)]);
+    let waiting = Waiting { reason: "CrashLoopBackOff".into(), message: "back-off 20s".into() };
+    let with = Inputs { waiting: [("a".to_owned(), waiting)].into(), ..inputs() };
+    let status = compute(&pod, Some(&crashed), &with);
+    let container = &status["containerStatuses"][0];
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(container["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    assert_eq!(container["lastState"]["terminated"]["exitCode"], 7);
+    assert_eq!(container["lastState"]["terminated"]["reason"], "Error");
+    assert_eq!(container["restartCount"], 2);
+    let again = view(0, true, vec![exited(&pod, "a", 2, (10, 20), 7), running(&pod, "a", 3, 40)]);
+    let status = compute(&pod, Some(&again), &inputs());
+    let container = &status["containerStatuses"][0];
+    assert!(container["state"]["running"].is_object());
+    assert_eq!(container["lastState"]["terminated"]["containerID"], "docker://a-2");
+}
+
+#[test]
+fn completion() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let done = view(0, true, vec![exited(&pod, "a", 0, (10, 20), 0)]);
+    let status = compute(&pod, Some(&done), &inputs());
+    assert_eq!(status["phase"], "Succeeded");
+    assert_eq!(status["containerStatuses"][0]["state"]["terminated"]["reason"], "Completed");
+    assert_eq!(condition(&status, "Ready")["reason"], "PodCompleted");
+    assert_eq!(condition(&status, "Initialized")["reason"], "PodCompleted");
+}
+
+#[test]
+fn a_rejected_pod() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let verdict =
+        Verdict { reason: "OutOfcpu".into(), message: "Pod was rejected: no".into(), rejected: true };
+    let status = compute(&pod, None, &Inputs { verdict: Some(verdict), ..inputs() });
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("OutOfcpu")));
+    assert!(status.get("containerStatuses").is_none());
+}
+
+#[test]
+fn times_and_counts_survive() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let up = view(0, true, vec![running(&pod, "a", 3, 10)]);
+    let first = status(&pod, Some(&up), &inputs(), None, at(100));
+    let second = status(&pod, Some(&up), &inputs(), Some(&first), at(200));
+    assert_eq!(first, second, "an unchanged world makes an unchanged status");
+    let lost = status(&pod, None, &inputs(), Some(&first), at(300));
+    let container = &lost.container_statuses.unwrap()[0];
+    assert_eq!(container.restart_count, 3);
+}
+
+#[test]
+fn readiness_gates() {
+    let pod =
+        pod(json!({"containers": [{"name": "a"}], "readinessGates": [{"conditionType": "example.com/up"}]}));
+    let status = compute(&pod, Some(&view(0, true, vec![running(&pod, "a", 0, 10)])), &inputs());
+    assert_eq!(condition(&status, "ContainersReady")["status"], "True");
+    assert_eq!(condition(&status, "Ready")["reason"], "ReadinessGatesNotReady");
+}
+
+#[test]
+fn a_failed_probe_takes_readiness_away() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let with = Inputs { not_ready: ["a".to_owned()].into(), ..inputs() };
+    let status = compute(&pod, Some(&view(0, true, vec![running(&pod, "a", 0, 10)])), &with);
+    assert_eq!(status["phase"], "Running");
+    assert_eq!(status["containerStatuses"][0]["ready"], false);
+    assert_eq!(condition(&status, "Ready")["status"], "False");
+}

@@ -1,0 +1,321 @@
+//! Which fields of a pod this kubelet honours; everything else refuses the pod by name.
+//!
+//! A field that would change what a container does or may do must never be ignored silently. So the spec is
+//! walked against a list of what is known, and the first other field that says something (is neither null,
+//! false, 0 nor empty) is named. The list is data: supporting a field means adding a word here and the code
+//! that honours it.
+
+use serde_json::Value;
+
+/// What is known about an object's fields.
+enum Known {
+    /// Any value is honoured, or changes nothing on the node.
+    Any,
+    /// Only these strings.
+    OneOf(&'static [&'static str]),
+    /// An object with these fields.
+    Object(&'static [(&'static str, Known)]),
+    /// A list of such objects.
+    List(&'static [(&'static str, Known)]),
+}
+
+use Known::{Any, List, Object, OneOf};
+
+const KEY_SELECTOR: &[(&str, Known)] = &[("name", Any), ("key", Any), ("optional", Any)];
+const LOCAL_OBJECT: &[(&str, Known)] = &[("name", Any), ("optional", Any)];
+const FIELD_REF: &[(&str, Known)] = &[("apiVersion", Any), ("fieldPath", Any)];
+const RESOURCE_REF: &[(&str, Known)] = &[("containerName", Any), ("resource", Any), ("divisor", Any)];
+const HTTP_GET: &[(&str, Known)] = &[
+    ("path", Any),
+    ("port", Any),
+    ("host", Any),
+    ("scheme", OneOf(&["HTTP", "HTTPS"])),
+    ("httpHeaders", Any),
+];
+const EXEC: &[(&str, Known)] = &[("command", Any)];
+
+const PROBE: &[(&str, Known)] = &[
+    ("exec", Object(EXEC)),
+    ("httpGet", Object(HTTP_GET)),
+    ("tcpSocket", Object(&[("port", Any), ("host", Any)])),
+    ("initialDelaySeconds", Any),
+    ("timeoutSeconds", Any),
+    ("periodSeconds", Any),
+    ("successThreshold", Any),
+    ("failureThreshold", Any),
+    ("terminationGracePeriodSeconds", Any),
+];
+
+const HOOK: &[(&str, Known)] =
+    &[("exec", Object(EXEC)), ("httpGet", Object(HTTP_GET)), ("sleep", Object(&[("seconds", Any)]))];
+
+const SECCOMP: &[(&str, Known)] = &[("type", OneOf(&["RuntimeDefault", "Unconfined"]))];
+const APPARMOR: &[(&str, Known)] = &[("type", OneOf(&["RuntimeDefault", "Unconfined"]))];
+
+const CONTAINER: &[(&str, Known)] = &[
+    ("name", Any),
+    ("image", Any),
+    ("command", Any),
+    ("args", Any),
+    ("workingDir", Any),
+    (
+        "ports",
+        List(&[
+            ("name", Any),
+            ("hostPort", Any),
+            ("containerPort", Any),
+            ("protocol", OneOf(&["TCP", "UDP", "SCTP"])),
+            ("hostIP", Any),
+        ]),
+    ),
+    (
+        "envFrom",
+        List(&[("prefix", Any), ("configMapRef", Object(LOCAL_OBJECT)), ("secretRef", Object(LOCAL_OBJECT))]),
+    ),
+    (
+        "env",
+        List(&[
+            ("name", Any),
+            ("value", Any),
+            (
+                "valueFrom",
+                Object(&[
+                    ("fieldRef", Object(FIELD_REF)),
+                    ("resourceFieldRef", Object(RESOURCE_REF)),
+                    ("configMapKeyRef", Object(KEY_SELECTOR)),
+                    ("secretKeyRef", Object(KEY_SELECTOR)),
+                ]),
+            ),
+        ]),
+    ),
+    (
+        "resources",
+        Object(&[
+            ("limits", Object(&[("cpu", Any), ("memory", Any), ("ephemeral-storage", Any)])),
+            ("requests", Object(&[("cpu", Any), ("memory", Any), ("ephemeral-storage", Any)])),
+        ]),
+    ),
+    ("resizePolicy", Any),
+    ("restartPolicy", OneOf(&["Always"])),
+    (
+        "volumeMounts",
+        List(&[
+            ("name", Any),
+            ("readOnly", Any),
+            ("recursiveReadOnly", OneOf(&["Disabled", "IfPossible"])),
+            ("mountPath", Any),
+            ("subPath", Any),
+            ("subPathExpr", Any),
+            ("mountPropagation", OneOf(&["None", "HostToContainer", "Bidirectional"])),
+        ]),
+    ),
+    ("livenessProbe", Object(PROBE)),
+    ("readinessProbe", Object(PROBE)),
+    ("startupProbe", Object(PROBE)),
+    ("lifecycle", Object(&[("postStart", Object(HOOK)), ("preStop", Object(HOOK)), ("stopSignal", Any)])),
+    ("terminationMessagePath", Any),
+    ("terminationMessagePolicy", Any),
+    ("imagePullPolicy", Any),
+    (
+        "securityContext",
+        Object(&[
+            ("capabilities", Object(&[("add", Any), ("drop", Any)])),
+            ("privileged", Any),
+            ("runAsUser", Any),
+            ("runAsGroup", Any),
+            ("runAsNonRoot", Any),
+            ("readOnlyRootFilesystem", Any),
+            ("allowPrivilegeEscalation", Any),
+            ("procMount", OneOf(&["Default"])),
+            ("seccompProfile", Object(SECCOMP)),
+            ("appArmorProfile", Object(APPARMOR)),
+        ]),
+    ),
+    ("stdin", Any),
+    ("stdinOnce", Any),
+    ("tty", Any),
+];
+
+const ITEMS: &[(&str, Known)] = &[("key", Any), ("path", Any), ("mode", Any)];
+const DOWNWARD_ITEMS: &[(&str, Known)] = &[
+    ("path", Any),
+    ("fieldRef", Object(FIELD_REF)),
+    ("resourceFieldRef", Object(RESOURCE_REF)),
+    ("mode", Any),
+];
+
+const VOLUME: &[(&str, Known)] = &[
+    ("name", Any),
+    ("hostPath", Any),
+    ("emptyDir", Object(&[("medium", OneOf(&["", "Memory"])), ("sizeLimit", Any)])),
+    (
+        "secret",
+        Object(&[("secretName", Any), ("items", List(ITEMS)), ("defaultMode", Any), ("optional", Any)]),
+    ),
+    ("configMap", Object(&[("name", Any), ("items", List(ITEMS)), ("defaultMode", Any), ("optional", Any)])),
+    ("downwardAPI", Object(&[("items", List(DOWNWARD_ITEMS)), ("defaultMode", Any)])),
+    (
+        "projected",
+        Object(&[
+            ("defaultMode", Any),
+            (
+                "sources",
+                List(&[
+                    ("secret", Object(&[("name", Any), ("items", List(ITEMS)), ("optional", Any)])),
+                    ("configMap", Object(&[("name", Any), ("items", List(ITEMS)), ("optional", Any)])),
+                    ("downwardAPI", Object(&[("items", List(DOWNWARD_ITEMS))])),
+                    (
+                        "serviceAccountToken",
+                        Object(&[("audience", Any), ("expirationSeconds", Any), ("path", Any)]),
+                    ),
+                ]),
+            ),
+        ]),
+    ),
+];
+
+const POD: &[(&str, Known)] = &[
+    ("volumes", List(VOLUME)),
+    ("initContainers", List(CONTAINER)),
+    ("containers", List(CONTAINER)),
+    // Refused by the server at creation; added later they cannot refuse a running pod. See compatibility.md.
+    ("ephemeralContainers", Any),
+    ("restartPolicy", Any),
+    ("terminationGracePeriodSeconds", Any),
+    ("activeDeadlineSeconds", Any),
+    ("dnsPolicy", Any),
+    ("nodeSelector", Any),
+    ("serviceAccountName", Any),
+    ("serviceAccount", Any),
+    ("automountServiceAccountToken", Any),
+    ("nodeName", Any),
+    ("hostNetwork", Any),
+    ("hostPID", Any),
+    ("hostIPC", Any),
+    ("shareProcessNamespace", Any),
+    (
+        "securityContext",
+        Object(&[
+            ("runAsUser", Any),
+            ("runAsGroup", Any),
+            ("runAsNonRoot", Any),
+            ("supplementalGroups", Any),
+            ("supplementalGroupsPolicy", OneOf(&["Merge"])),
+            ("fsGroup", Any),
+            ("fsGroupChangePolicy", Any),
+            ("sysctls", Any),
+            ("seccompProfile", Object(SECCOMP)),
+            ("appArmorProfile", Object(APPARMOR)),
+        ]),
+    ),
+    ("imagePullSecrets", Any),
+    ("hostname", Any),
+    ("hostnameOverride", Any),
+    ("subdomain", Any),
+    ("setHostnameAsFQDN", Any),
+    ("affinity", Any),
+    ("schedulerName", Any),
+    ("tolerations", Any),
+    ("hostAliases", Any),
+    ("priorityClassName", Any),
+    ("priority", Any),
+    ("dnsConfig", Any),
+    ("readinessGates", Any),
+    ("enableServiceLinks", Any),
+    ("preemptionPolicy", Any),
+    ("topologySpreadConstraints", Any),
+    ("schedulingGates", Any),
+    // `true` is the default and means what we do; `false` asks for a user namespace.
+    ("hostUsers", OneOf(&["true"])),
+    ("os", Object(&[("name", OneOf(&["linux"]))])),
+];
+
+/// The path of the first field in a pod's spec that is not supported, if there is one.
+#[must_use]
+pub fn first_unsupported(spec: &Value) -> Option<String> {
+    walk(spec, POD, "spec")
+}
+
+fn walk(object: &Value, known: &'static [(&'static str, Known)], path: &str) -> Option<String> {
+    let fields = object.as_object()?;
+    fields.iter().find_map(|(name, value)| {
+        let path = format!("{path}.{name}");
+        match known.iter().find(|(known, _)| known == name) {
+            None => speaks(value).then_some(path),
+            Some((_, Any)) => None,
+            Some((_, OneOf(values))) => {
+                let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                (!value.is_null() && !values.contains(&text.as_str())).then_some(path)
+            }
+            Some((_, Object(fields))) => walk(value, fields, &path),
+            Some((_, List(fields))) => value
+                .as_array()?
+                .iter()
+                .enumerate()
+                .find_map(|(index, item)| walk(item, fields, &format!("{path}[{index}]"))),
+        }
+    })
+}
+
+/// Whether a value says something: the zero values mean the same as absence in the API. An empty object
+/// does speak where it stands for a choice (a volume source), so only lists and maps of nothing are silent
+/// below known fields; unknown ones always refuse.
+fn speaks(value: &Value) -> bool {
+    match value {
+        Value::Null => false,
+        Value::Bool(value) => *value,
+        Value::Number(number) => number.as_f64() != Some(0.0),
+        Value::String(text) => !text.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(_) => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_we_honour_passes() {
+        let spec = json!({
+            "containers": [{"name": "a", "image": "i", "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
+                "livenessProbe": {"httpGet": {"path": "/", "port": 80, "scheme": "HTTP"}, "periodSeconds": 10},
+                "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": ""}], "tty": true}],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
+            "hostNetwork": true, "enableServiceLinks": true, "os": {"name": "linux"}, "hostUsers": true,
+        });
+        assert_eq!(first_unsupported(&spec), None);
+    }
+
+    #[test]
+    fn what_we_do_not_is_named() {
+        for (spec, path) in [
+            (json!({"runtimeClassName": "gvisor"}), "spec.runtimeClassName"),
+            (json!({"hostUsers": false}), "spec.hostUsers"),
+            (json!({"volumes": [{"name": "a"}, {"name": "v", "nfs": {}}]}), "spec.volumes[1].nfs"),
+            (
+                json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
+                "spec.volumes[0].persistentVolumeClaim",
+            ),
+            (
+                json!({"containers": [{"livenessProbe": {"grpc": {"port": 1}}}]}),
+                "spec.containers[0].livenessProbe.grpc",
+            ),
+            (
+                json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
+                "spec.containers[0].resources.limits.nvidia.com/gpu",
+            ),
+            (
+                json!({"containers": [{"securityContext": {"seccompProfile": {"type": "Localhost"}}}]}),
+                "spec.containers[0].securityContext.seccompProfile.type",
+            ),
+            (json!({"volumes": [{"emptyDir": {"medium": "HugePages"}}]}), "spec.volumes[0].emptyDir.medium"),
+            (json!({"somethingOfTomorrow": {}}), "spec.somethingOfTomorrow"),
+        ] {
+            assert_eq!(first_unsupported(&spec).as_deref(), Some(path));
+        }
+        assert_eq!(first_unsupported(&json!({"somethingOfTomorrow": false})), None);
+    }
+}

@@ -1,0 +1,620 @@
+//! One worker per pod uid: observes, asks the pure decisions, carries them out, reports, waits.
+//!
+//! A worker has one inbox that always holds the newest desired state, so nothing piles up: a change of the
+//! object, a hint of the runtime, a probe's result and a timer all only wake it, and it looks at the world
+//! afresh. It never trusts what it remembers over what the runtime shows; the little that it keeps (back-off,
+//! waiting reasons, probe counts) may be lost with the process without harm.
+//!
+//! Life: admitted → running ⇄ restarting → terminating (deletion, deadline, completion) → terminated → gone.
+
+mod actions;
+mod files;
+mod ground;
+mod lifecycle;
+mod probing;
+mod start;
+mod stop;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use client::EventType;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use kubelet_runtime::{ContainerState, PodView};
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    context::Context,
+    pod::{
+        self, all_containers, described, is_init, latest_run, name, namespace, parse_time,
+        plan::{self, Plan, backoff_key, newest_sandbox, plan},
+        restart::BackOff,
+        spec,
+        status::{self, Object, Verdict, Waiting, status},
+        uid,
+    },
+};
+use probing::Probes;
+use start::{Ground, start};
+use stop::stop_container;
+
+/// A worker looks at its pod at least this often, should a hint ever get lost.
+const RESYNC: Duration = Duration::from_secs(300);
+/// Rounds of plan and action in one go; then others get their turn.
+const ROUNDS: usize = 16;
+/// How long a pod waits for the network of a node that starts before it says so.
+const NETWORK_PATIENCE: Duration = Duration::from_secs(5);
+/// Wait after a failure of the runtime or of a volume: doubled up to two minutes.
+const FIRST_RETRY: Duration = Duration::from_millis(500);
+const LAST_RETRY: Duration = Duration::from_secs(122);
+
+/// What a pod should be.
+#[derive(Debug, Clone)]
+pub(crate) enum Desired {
+    /// The object as the API has it.
+    Object(Bytes),
+    /// The object is gone.
+    Gone,
+}
+
+/// The way to a worker.
+#[derive(Clone)]
+pub(crate) struct Handle {
+    inbox: Arc<Mutex<Desired>>,
+    wake: Arc<Notify>,
+}
+
+impl Handle {
+    /// Hands over a new desired state.
+    pub(crate) fn desire(&self, desired: Desired) {
+        *self.inbox.lock() = desired;
+        self.wake.notify_one();
+    }
+
+    /// Wakes the worker: something may have changed.
+    pub(crate) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+/// Starts a worker. `verdict` is set for a pod that the node refuses; `on_end` runs once the pod is gone and
+/// nothing of it is left.
+pub(crate) fn spawn(
+    context: &Arc<Context>,
+    object: Bytes,
+    verdict: Option<Verdict>,
+    on_end: impl FnOnce() + Send + 'static,
+) -> Handle {
+    let wake = Arc::new(Notify::new());
+    let handle = Handle { inbox: Arc::new(Mutex::new(Desired::Object(object))), wake: Arc::clone(&wake) };
+    let inbox = Arc::clone(&handle.inbox);
+    let context = Arc::clone(context);
+    let tasks = context.tasks.clone();
+    tasks.spawn(async move {
+        let shutdown = context.shutdown.clone();
+        let mut worker = Worker::new(context, Arc::clone(&wake), Arc::clone(&inbox), verdict);
+        loop {
+            let pause = tokio::select! {
+                () = shutdown.cancelled() => return,
+                pause = Box::pin(worker.sync()) => pause,
+            };
+            let Some(pause) = pause else {
+                on_end();
+                return;
+            };
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = wake.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    });
+    handle
+}
+
+struct Worker {
+    context: Arc<Context>,
+    inbox: Arc<Mutex<Desired>>,
+    wake: Arc<Notify>,
+    /// The newest object; kept over `Gone`, whose end still needs it.
+    object: Option<(Bytes, Arc<Pod>, Value)>,
+    status: Option<PodStatus>,
+    backoff: BackOff,
+    /// Why containers wait, and until when they are not tried again.
+    waiting: BTreeMap<String, (Waiting, Timestamp)>,
+    probes: Probes,
+    /// Containers that were ready in the API's status when this worker began.
+    ready_before: BTreeSet<String>,
+    messages: HashMap<String, String>,
+    verdict: Option<Verdict>,
+    address: Option<IpAddr>,
+    volumes: Option<(BTreeMap<String, PathBuf>, Option<Instant>)>,
+    files_written: bool,
+    waits_for_network: bool,
+    /// Failures in a row, for the next retry.
+    failures: u32,
+    /// Everything has stopped and nothing will start again.
+    finished: bool,
+}
+
+impl Worker {
+    fn new(
+        context: Arc<Context>,
+        wake: Arc<Notify>,
+        inbox: Arc<Mutex<Desired>>,
+        verdict: Option<Verdict>,
+    ) -> Self {
+        let pretending = !context.runtime.capabilities().exec;
+        Self {
+            context,
+            inbox,
+            probes: Probes::new(Arc::clone(&wake), pretending),
+            wake,
+            object: None,
+            status: None,
+            backoff: BackOff::default(),
+            waiting: BTreeMap::new(),
+            ready_before: BTreeSet::new(),
+            messages: HashMap::new(),
+            verdict,
+            address: None,
+            volumes: None,
+            files_written: false,
+            waits_for_network: false,
+            failures: 0,
+            finished: false,
+        }
+    }
+
+    /// Takes the newest object in; `false` once the pod is gone from the API.
+    fn take_desired(&mut self) -> bool {
+        let desired = self.inbox.lock().clone();
+        match desired {
+            Desired::Gone => false,
+            Desired::Object(bytes) => {
+                if self.object.as_ref().is_some_and(|(known, ..)| *known == bytes) {
+                    return true;
+                }
+                match parse(&bytes) {
+                    Ok((pod, status)) => {
+                        if self.object.is_none() {
+                            self.remember(&pod);
+                        }
+                        self.object = Some((bytes, Arc::new(pod), status));
+                    }
+                    Err(error) => tracing::error!("a pod cannot be read: {error}"),
+                }
+                true
+            }
+        }
+    }
+
+    /// What the API's status tells a worker that begins.
+    fn remember(&mut self, pod: &Pod) {
+        self.status.clone_from(&pod.status);
+        if let Some(status) = pod.status.as_ref().filter(|status| status.container_statuses.is_none())
+            && is_terminal(pod.status.as_ref())
+        {
+            // Refused before the kubelet was restarted, and so it stays.
+            self.verdict = Some(Verdict {
+                reason: status.reason.clone().unwrap_or_default(),
+                message: status.message.clone().unwrap_or_default(),
+                rejected: true,
+            });
+        }
+        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        self.ready_before =
+            statuses.filter(|status| status.ready).map(|status| status.name.clone()).collect();
+        self.address = self.context.network.borrow().as_ref().and_then(|network| network.address(uid(pod)));
+    }
+
+    /// Looks at the world and acts; gives the time until the next look, or `None` once the pod is gone.
+    async fn sync(&mut self) -> Option<Duration> {
+        let exists = self.take_desired();
+        let Some((_, pod, _)) = self.object.clone() else {
+            return if exists { Some(RESYNC) } else { None };
+        };
+        let outcome = if !exists {
+            self.clean_up(&pod).await.map(|()| None)
+        } else if self.verdict.as_ref().is_some_and(|verdict| verdict.rejected) {
+            self.reject(&pod).map(Some)
+        } else if pod.metadata.deletion_timestamp.is_some() {
+            self.terminate(&pod, true).await.map(Some)
+        } else {
+            self.run(&pod).await.map(Some)
+        };
+        match outcome {
+            Ok(pause) => {
+                self.failures = 0;
+                pause
+            }
+            Err(message) => {
+                let pause =
+                    FIRST_RETRY.saturating_mul(2u32.saturating_pow(self.failures.min(8))).min(LAST_RETRY);
+                self.failures += 1;
+                tracing::warn!(pod = described(&pod), ?pause, "{message}");
+                Some(pause)
+            }
+        }
+    }
+
+    fn reject(&mut self, pod: &Arc<Pod>) -> Result<Duration, String> {
+        if pod.metadata.deletion_timestamp.is_some() {
+            self.finished = true;
+        }
+        self.publish(pod, None, pod.metadata.deletion_timestamp.is_some());
+        Ok(RESYNC)
+    }
+
+    /// The ordinary life of a pod.
+    async fn run(&mut self, pod: &Arc<Pod>) -> Result<Duration, String> {
+        let overdue = deadline_left(pod, self.status.as_ref()).is_some_and(|left| left.is_zero());
+        if overdue && self.verdict.is_none() && !self.finished {
+            let message = "Pod was active on the node longer than the specified deadline".to_owned();
+            self.context.events.pod(pod, EventType::Normal, "DeadlineExceeded", &message);
+            self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message, rejected: false });
+        }
+        if self.finished {
+            return Ok(RESYNC);
+        }
+        if self.verdict.is_some() || is_terminal(self.status.as_ref()) {
+            return self.terminate(pod, false).await;
+        }
+        if spec(pod).host_network != Some(true) && self.context.network.borrow().is_none() {
+            // The manager wakes every worker once the network stands. A kubelet that has just started only
+            // needs a moment; after that it is worth an event.
+            if !self.waits_for_network {
+                self.waits_for_network = true;
+                return Ok(NETWORK_PATIENCE);
+            }
+            let text =
+                "network is not ready: container runtime network not ready: the node has no podCIDR yet";
+            self.context.events.pod(pod, EventType::Warning, "NetworkNotReady", text);
+            return Ok(RESYNC);
+        }
+        let mut view = self.observe(pod).await?;
+        for _ in 0..ROUNDS {
+            if !self.is_current(pod) {
+                // The object changed meanwhile: begin again with the new one.
+                return Ok(Duration::ZERO);
+            }
+            self.recover(pod, view.as_ref());
+            let decided = self.plan(pod, view.as_ref());
+            self.note_back_offs(pod, &decided);
+            self.publish(pod, view.as_ref(), false);
+            if decided.finished {
+                return self.terminate(pod, false).await;
+            }
+            if decided.is_idle() {
+                return self.settle(pod, view.as_ref(), &decided).await;
+            }
+            view = self.carry_out(pod, view, &decided).await?;
+        }
+        Ok(Duration::ZERO)
+    }
+
+    fn is_current(&self, pod: &Pod) -> bool {
+        match &*self.inbox.lock() {
+            Desired::Gone => false,
+            Desired::Object(bytes) => {
+                // Status writes of our own come back as changes; only a deletion must not wait.
+                self.object.as_ref().is_some_and(|(known, ..)| known == bytes)
+                    || !is_deleted(bytes)
+                    || pod.metadata.deletion_timestamp.is_some()
+            }
+        }
+    }
+
+    async fn observe(&mut self, pod: &Pod) -> Result<Option<PodView>, String> {
+        let view = self.context.runtime.pod(uid(pod)).await.map_err(|error| error.to_string())?;
+        if let Some(view) = &view {
+            self.read_messages(pod, view).await;
+        }
+        Ok(view)
+    }
+
+    /// Reads the termination messages of runs that have ended.
+    async fn read_messages(&mut self, pod: &Pod, view: &PodView) {
+        let files = self.files(pod);
+        for run in &view.containers {
+            let ContainerState::Exited { exit_code, .. } = &run.state else { continue };
+            if self.messages.contains_key(&run.id) {
+                continue;
+            }
+            let mut message = files.message(&run.name, run.attempt).await;
+            let policy = pod::container(pod, &run.name)
+                .and_then(|container| container.termination_message_policy.as_deref());
+            if message.is_empty() && *exit_code != 0 && policy == Some("FallbackToLogsOnError") {
+                message = lifecycle::log_tail(&self.context, uid(pod), &run.name, run.attempt).await;
+            }
+            self.messages.insert(run.id.clone(), message);
+        }
+        self.messages.retain(|id, _| view.containers.iter().any(|run| run.id == *id));
+    }
+
+    /// Takes up what a restarted kubelet finds: back-offs and the address.
+    fn recover(&mut self, pod: &Pod, view: Option<&PodView>) {
+        for container in all_containers(pod) {
+            let Some(run) = latest_run(view, &container.name) else { continue };
+            if let ContainerState::Exited { started_at, .. } | ContainerState::Running { started_at, .. } =
+                &run.state
+            {
+                let started = parse_time(started_at).unwrap_or_else(Timestamp::now);
+                self.backoff.resume(&backoff_key(container), run.attempt, started);
+            }
+        }
+        if self.address.is_none() {
+            self.address = self.address_of(pod, newest_sandbox(view));
+        }
+    }
+
+    fn plan(&self, pod: &Pod, view: Option<&PodView>) -> Plan {
+        let now = Timestamp::now();
+        let mut inputs = plan::Inputs { unhealthy: self.probes.unhealthy(), ..plan::Inputs::default() };
+        (_, inputs.not_started) = self.probes.held_back(pod);
+        for (name, (_, not_before)) in &self.waiting {
+            inputs.not_before.insert(name.clone(), *not_before);
+        }
+        let known = self.status.iter().flat_map(|status| {
+            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+        });
+        for status in known.filter(|status| status.container_id.is_some()) {
+            // A run that the runtime has forgotten is followed by the next one.
+            let forgotten = u32::from(latest_run(view, &status.name).is_none());
+            let count = u32::try_from(status.restart_count).unwrap_or_default();
+            inputs.restart_floor.insert(status.name.clone(), count + forgotten);
+        }
+        plan(pod, view, &inputs, &self.backoff, now)
+    }
+
+    /// Turns back-offs into waiting reasons and events.
+    fn note_back_offs(&mut self, pod: &Pod, decided: &Plan) {
+        for (name, _) in &decided.backing_off {
+            let delay =
+                pod::container(pod, name).and_then(|container| self.backoff.delay(&backoff_key(container)));
+            let delay = crate::images::go_duration(delay.unwrap_or_default());
+            let message =
+                format!("back-off {delay} restarting failed container={name} pod={}", described(pod));
+            let waiting = Waiting { reason: "CrashLoopBackOff".to_owned(), message };
+            let fresh = self.waiting.get(name).is_none_or(|(known, _)| known.reason != waiting.reason);
+            if fresh {
+                let text = format!("Back-off restarting failed container {name} in pod {}", described(pod));
+                self.context.events.container(pod, name, EventType::Warning, "BackOff", &text);
+            }
+            self.waiting.insert(name.clone(), (waiting, Timestamp::UNIX_EPOCH));
+        }
+    }
+
+    /// Nothing to do: probes follow the containers, volumes are kept fresh, and the next look is timed.
+    async fn settle(
+        &mut self,
+        pod: &Arc<Pod>,
+        view: Option<&PodView>,
+        decided: &Plan,
+    ) -> Result<Duration, String> {
+        let known = std::mem::take(&mut self.ready_before);
+        let address = self.probe_address(pod);
+        self.probes.follow(&self.context, pod, view, address, &known);
+        let mut pause = decided.wake_after.unwrap_or(RESYNC).min(RESYNC);
+        if let Some(left) = deadline_left(pod, self.status.as_ref()) {
+            pause = pause.min(left);
+        }
+        if let Some(next) = self.refresh_volumes(pod).await {
+            pause = pause.min(next);
+        }
+        self.publish(pod, view, false);
+        Ok(pause.max(Duration::from_millis(10)))
+    }
+
+    fn probe_address(&self, pod: &Pod) -> Option<IpAddr> {
+        if spec(pod).host_network == Some(true) {
+            self.context.host_ips.first().copied()
+        } else {
+            self.address
+        }
+    }
+
+    /// Carries a plan out and gives the view after it.
+    async fn carry_out(
+        &mut self,
+        pod: &Arc<Pod>,
+        view: Option<PodView>,
+        decided: &Plan,
+    ) -> Result<Option<PodView>, String> {
+        let mut view = view;
+        if decided.reset
+            && let Some(known) = &view
+        {
+            let text = "Pod sandbox changed, it will be killed and re-created.";
+            self.context.events.pod(pod, EventType::Normal, "SandboxChanged", text);
+            self.probes.stop();
+            stop::stop_all(
+                &self.context,
+                pod,
+                known,
+                Duration::from_secs(u64::try_from(pod::grace_seconds(pod)).unwrap_or(30)),
+            )
+            .await;
+            self.release_network(pod).await?;
+            return self.observe(pod).await;
+        }
+        if let Some(attempt) = decided.create_sandbox {
+            if view.is_some() {
+                self.release_network(pod).await?;
+            }
+            let sandbox = self.make_sandbox(pod, attempt).await?;
+            view.get_or_insert_with(|| PodView {
+                pod: pod::identity(pod),
+                sandboxes: vec![],
+                containers: vec![],
+            })
+            .sandboxes
+            .insert(0, sandbox);
+        } else {
+            self.ensure_ground(pod, view.as_ref()).await?;
+        }
+        for kill in &decided.kill {
+            let run = view
+                .iter()
+                .flat_map(|view| &view.containers)
+                .find(|run| run.name == kill.name && run.attempt == kill.attempt);
+            if let Some(run) = run {
+                let grace = lifecycle::kill_grace(pod, kill);
+                stop_container(&self.context, pod, run, &kill.message, grace).await;
+            }
+        }
+        if !decided.kill.is_empty() {
+            return self.observe(pod).await;
+        }
+        if !decided.start.is_empty() {
+            self.publish(pod, view.as_ref(), false);
+        }
+        for wanted in &decided.start {
+            if !self.is_current(pod) {
+                break;
+            }
+            let Some(container) = pod::container(pod, &wanted.name) else { continue };
+            let sandbox = newest_sandbox(view.as_ref()).map_or(0, |sandbox| sandbox.attempt);
+            let around = self.around(pod);
+            let files = self.files(pod);
+            let none = BTreeMap::new();
+            let volumes = self.volumes.as_ref().map_or(&none, |(paths, _)| paths);
+            let ground = Ground { volumes, files: &files, around: &around, sandbox };
+            let now = Timestamp::now();
+            let result = start(&self.context, pod, container, wanted, &ground).await;
+            if let Some(ended) = wanted.after_end {
+                self.backoff.advance(&backoff_key(container), ended, now);
+            }
+            match result {
+                Ok(run) => {
+                    self.waiting.remove(&wanted.name);
+                    if let Some(view) = &mut view {
+                        view.containers.retain(|old| old.id != run.id);
+                        view.containers.insert(0, run);
+                    }
+                    self.publish(pod, view.as_ref(), false);
+                    self.forget_old_runs(pod, &wanted.name, wanted.attempt, view.as_ref());
+                }
+                Err(failure) => {
+                    let not_before = Timestamp::now() + failure.retry_in;
+                    self.waiting.insert(wanted.name.clone(), (failure.waiting, not_before));
+                    if failure.left_container {
+                        view = self.observe(pod).await?;
+                    }
+                    self.publish(pod, view.as_ref(), false);
+                    if is_init(pod, &wanted.name) {
+                        break;
+                    }
+                }
+            }
+        }
+        Ok(view)
+    }
+
+    /// Keeps the newest dead run of a container, for `logs --previous`, and removes older ones.
+    fn forget_old_runs(&self, pod: &Arc<Pod>, name: &str, attempt: u32, view: Option<&PodView>) {
+        let old: Vec<u32> = view
+            .into_iter()
+            .flat_map(|view| &view.containers)
+            .filter(|run| run.name == name && run.attempt + 1 < attempt)
+            .map(|run| run.attempt)
+            .collect();
+        if old.is_empty() {
+            return;
+        }
+        let (context, files) = (Arc::clone(&self.context), self.files(pod));
+        let (uid, name) = (uid(pod).to_owned(), name.to_owned());
+        self.context.tasks.spawn(async move {
+            for attempt in old {
+                if let Err(error) = context.runtime.remove_container(&uid, &name, attempt).await {
+                    tracing::debug!(uid, name, attempt, "an old container stays for now: {error}");
+                }
+                files.forget_message(&name, attempt).await;
+            }
+        });
+    }
+
+    /// Computes the status and hands it to the writer.
+    fn publish(&mut self, pod: &Pod, view: Option<&PodView>, delete: bool) {
+        let (not_ready, not_started) = self.probes.held_back(pod);
+        let not_ready = not_ready.into_iter().filter(|name| !self.ready_before.contains(name)).collect();
+        let not_started = not_started.into_iter().filter(|name| !self.ready_before.contains(name)).collect();
+        let pod_ips: Vec<IpAddr> = self.address.into_iter().collect();
+        let inputs = status::Inputs {
+            runtime: self.context.runtime.name().to_owned(),
+            waiting: self
+                .waiting
+                .iter()
+                .map(|(name, (waiting, _))| (name.clone(), waiting.clone()))
+                .collect(),
+            not_ready,
+            not_started,
+            termination_messages: self.messages.iter().map(|(id, text)| (id.clone(), text.clone())).collect(),
+            network_ready: status::sandbox_ready(pod, view, &pod_ips),
+            pod_ips,
+            host_ips: self.context.host_ips.clone(),
+            verdict: self.verdict.clone(),
+            finished: self.finished,
+        };
+        // What others wrote into the status (conditions of gates) comes from the object.
+        let mut before = self.status.clone();
+        if let (Some(before), Some(current)) = (&mut before, &pod.status) {
+            merge_foreign_conditions(before, current);
+        }
+        let computed = status(pod, view, &inputs, before.as_ref(), Timestamp::now());
+        let known = self.object.as_ref().map_or(&Value::Null, |(_, _, status)| status);
+        let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
+        self.context.statuses.set(&object, &computed, delete);
+        if matches!(computed.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            self.context.admission.lock().release(uid(pod));
+        }
+        self.status = Some(computed);
+    }
+}
+
+/// Conditions that are not the kubelet's: as the API has them now.
+fn merge_foreign_conditions(before: &mut PodStatus, current: &PodStatus) {
+    let own = |kind: &str| {
+        matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady")
+    };
+    let conditions = before.conditions.get_or_insert_default();
+    conditions.retain(|condition| own(&condition.type_));
+    conditions
+        .extend(current.conditions.iter().flatten().filter(|condition| !own(&condition.type_)).cloned());
+}
+
+/// The typed view of an object and its status as it came.
+fn parse(bytes: &Bytes) -> Result<(Pod, Value), serde_json::Error> {
+    #[derive(serde::Deserialize)]
+    struct Status {
+        #[serde(default)]
+        status: Value,
+    }
+    Ok((serde_json::from_slice(bytes)?, serde_json::from_slice::<Status>(bytes)?.status))
+}
+
+fn is_deleted(bytes: &[u8]) -> bool {
+    api_objects::object::ObjectMeta::from_bytes(bytes).deletion_timestamp.is_some()
+}
+
+fn is_terminal(status: Option<&PodStatus>) -> bool {
+    status
+        .and_then(|status| status.phase.as_deref())
+        .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
+}
+
+/// What is left of `activeDeadlineSeconds`; zero once it has passed.
+fn deadline_left(pod: &Pod, status: Option<&PodStatus>) -> Option<Duration> {
+    let limit = Duration::from_secs(u64::try_from(spec(pod).active_deadline_seconds?).unwrap_or_default());
+    let started = status?.start_time.as_ref()?.0;
+    Some(limit.saturating_sub(pod::restart::elapsed(started, Timestamp::now())))
+}

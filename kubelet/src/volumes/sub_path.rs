@@ -1,0 +1,91 @@
+//! `subPath`: one entry of a volume, so that no symbolic link in it can lead out.
+//!
+//! The path is opened below the volume with the kernel's own guarantee (`openat2`, `RESOLVE_IN_ROOT`-style
+//! confinement), and what was opened is bind-mounted to a place of ours, which the container gets. A link that
+//! changes afterwards changes nothing (upstream's `pkg/volume/util/subpath`).
+
+use std::{
+    fs,
+    os::fd::{AsRawFd, OwnedFd},
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
+    sys::stat::{Mode, mkdirat},
+};
+
+use super::mounts;
+
+/// Prepares one sub-path: `volume` on the node, `target` our place for the bind mount. Missing directories
+/// are made, as documented.
+pub(crate) fn prepare(volume: &Path, sub_path: &str, target: &Path) -> Result<PathBuf, String> {
+    let relative = Path::new(sub_path);
+    if relative.components().any(|part| !matches!(part, Component::Normal(_) | Component::CurDir)) {
+        return Err(format!("subPath {sub_path:?} must be a relative path that stays inside the volume"));
+    }
+    let opened = open_below(volume, relative)?;
+    let through = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+    let is_directory = fs::metadata(&through).map_err(|error| format!("{sub_path}: {error}"))?.is_dir();
+    if mounts::mounted_below(target)?.iter().any(|mounted| mounted == target) {
+        mounts::unmount_below(target)?;
+    }
+    let make = |result: std::io::Result<()>| result.map_err(|error| format!("{}: {error}", target.display()));
+    if is_directory {
+        make(fs::create_dir_all(target))?;
+    } else {
+        make(target.parent().map_or(Ok(()), fs::create_dir_all))?;
+        make(fs::OpenOptions::new().create(true).append(true).open(target).map(drop))?;
+    }
+    mounts::bind(&through, target)?;
+    Ok(target.to_owned())
+}
+
+/// Opens a path below a directory, making missing directories; refuses links that lead out.
+fn open_below(volume: &Path, relative: &Path) -> Result<OwnedFd, String> {
+    let shown = relative.display();
+    let mut parent = open(volume, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|error| format!("{}: {error}", volume.display()))?;
+    if fs::metadata(volume).is_ok_and(|found| found.is_file()) {
+        return Err(format!("subPath {shown} is not inside a directory"));
+    }
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH);
+    // The whole path first: a link inside that stays inside is followed (`..data` of a ConfigMap is one).
+    if let Ok(found) = openat2(&parent, relative, how) {
+        return Ok(found);
+    }
+    for part in relative.components() {
+        let Component::Normal(name) = part else { continue };
+        let next = match openat2(&parent, name, how) {
+            Err(nix::errno::Errno::ENOENT) => {
+                mkdirat(&parent, name, Mode::from_bits_truncate(0o750))
+                    .map_err(|error| format!("cannot make subPath {shown}: {error}"))?;
+                openat2(&parent, name, how)
+            }
+            other => other,
+        };
+        parent = next.map_err(|error| format!("cannot open subPath {shown}: {error}"))?;
+    }
+    Ok(parent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_cannot_lead_out() {
+        let home = tempfile::tempdir().unwrap();
+        let volume = home.path().join("volume");
+        fs::create_dir_all(volume.join("in")).unwrap();
+        std::os::unix::fs::symlink("/etc", volume.join("out")).unwrap();
+        std::os::unix::fs::symlink("in", volume.join("link")).unwrap();
+        assert!(open_below(&volume, Path::new("in")).is_ok());
+        assert!(open_below(&volume, Path::new("link")).is_ok());
+        assert!(open_below(&volume, Path::new("out")).is_err());
+        assert!(open_below(&volume, Path::new("out/passwd")).is_err());
+        assert!(open_below(&volume, Path::new("new/deep")).is_ok());
+        assert!(volume.join("new/deep").is_dir());
+        assert!(prepare(&volume, "../x", &home.path().join("t")).is_err());
+    }
+}

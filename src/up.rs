@@ -1,0 +1,194 @@
+//! `minik8s up`: every component in one process, each under its own identity.
+//!
+//! Components talk to the API server through its own service: the same chain, authorization, admission and
+//! encoding as any request, without socket and TLS. There is no other door.
+
+use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use apiserver::{auth::UserInfo, local_service};
+use clap::Args;
+use client::Client;
+use controller_manager::ControllerManagerConfig;
+use ipnet::Ipv4Net;
+use kubelet::config::RuntimeKind;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::home;
+
+/// What can be set of a cluster in one process.
+#[derive(Args)]
+pub(crate) struct UpOptions {
+    #[command(flatten)]
+    pub(crate) server: apiserver::config::Options,
+
+    /// Start the cluster in the background and return once it is ready
+    #[arg(long)]
+    pub(crate) detach: bool,
+
+    #[command(flatten)]
+    pub(crate) node: NodeOptions,
+
+    /// Nodes that only pretend, beside the real one; for load tests
+    #[arg(long, env = "MINIK8S_SIMULATED_NODES", value_name = "COUNT", default_value_t = 0)]
+    simulated_nodes: usize,
+
+    /// How long a container takes to start on a simulated node
+    #[arg(long, env = "MINIK8S_SIMULATED_START_DELAY", value_name = "MILLISECONDS", default_value_t = 0)]
+    simulated_start_delay: u64,
+
+    /// Share of containers that fail to start on simulated nodes, 0 to 1
+    #[arg(long, env = "MINIK8S_SIMULATED_FAILURE_RATE", value_name = "SHARE", default_value_t = 0.0)]
+    simulated_failure_rate: f64,
+}
+
+/// What can be set of the cluster's own node. `down` takes the same, to find what it made.
+#[derive(Args, Clone)]
+pub(crate) struct NodeOptions {
+    /// Name of the node; the machine's host name without it
+    #[arg(long, env = "MINIK8S_NODE_NAME", value_name = "NAME")]
+    node_name: Option<String>,
+
+    /// Address of the node, if not that of the route to the outside
+    #[arg(long, env = "MINIK8S_NODE_IP", value_name = "IP")]
+    node_ip: Option<IpAddr>,
+
+    /// What carries pods on the node
+    #[arg(long, env = "MINIK8S_RUNTIME", value_enum)]
+    container_runtime: Option<RuntimeKind>,
+
+    /// Docker's socket
+    #[arg(long, env = "MINIK8S_DOCKER_SOCKET", value_name = "PATH")]
+    docker_socket: Option<PathBuf>,
+
+    /// Image for sandboxes instead of the kubelet's own
+    #[arg(long, env = "MINIK8S_POD_INFRA_CONTAINER_IMAGE", value_name = "IMAGE")]
+    pod_infra_container_image: Option<String>,
+
+    /// Most pods on the node
+    #[arg(long, env = "MINIK8S_MAX_PODS", value_name = "NUMBER")]
+    max_pods: Option<u32>,
+
+    /// Range of all pods; each node gets a /24 of it
+    #[arg(long, env = "MINIK8S_CLUSTER_CIDR", value_name = "CIDR", default_value = controller_manager::config::DEFAULT_CLUSTER_CIDR)]
+    cluster_cidr: Ipv4Net,
+
+    /// Name of the bridge that pods hang on; two clusters on one machine need two
+    #[arg(long, env = "MINIK8S_BRIDGE", value_name = "NAME")]
+    bridge: Option<String>,
+
+    /// Port of the kubelet's server; 0 for any
+    #[arg(long, env = "MINIK8S_KUBELET_PORT", value_name = "PORT")]
+    kubelet_port: Option<u16>,
+}
+
+impl NodeOptions {
+    /// The node's configuration, its directory under the cluster's.
+    pub(crate) fn kubelet(&self, home: &std::path::Path) -> anyhow::Result<kubelet::config::Config> {
+        let args = kubelet::config::Args {
+            hostname_override: self.node_name.clone(),
+            node_ip: self.node_ip,
+            container_runtime: self.container_runtime,
+            docker_socket: self.docker_socket.clone(),
+            pod_infra_container_image: self.pod_infra_container_image.clone(),
+            max_pods: self.max_pods,
+            cluster_cidr: Some(self.cluster_cidr),
+            bridge: self.bridge.clone(),
+            port: self.kubelet_port,
+            root_dir: Some(home.join("kubelet")),
+            ..kubelet::config::Args::default()
+        };
+        Ok(args.resolve()?)
+    }
+}
+
+/// Runs the cluster until a signal comes. Containers go on running after it.
+pub(crate) async fn run(options: UpOptions) -> anyhow::Result<()> {
+    let UpOptions {
+        server: server_options,
+        detach: _,
+        node,
+        simulated_nodes,
+        simulated_start_delay,
+        simulated_failure_rate,
+    } = options;
+    let home = home::resolve(server_options.data_dir.as_ref())?;
+    let _claim = home::claim(&home)?;
+    let signal = home::shutdown_on_signal()?;
+
+    // The server outlives the components: what they write while they stop must arrive.
+    let server_shutdown = CancellationToken::new();
+    let config = server_options.resolve()?;
+    let running =
+        apiserver::start(config, server_shutdown.clone()).await.context("failed to start the API server")?;
+    let as_user = |name: &str, groups: &[&str]| {
+        Client::from_service(local_service(running.server.clone(), UserInfo::new(name, groups)))
+    };
+
+    // Components are refused until their roles are there.
+    if signal.run_until_cancelled(running.ready()).await.is_none() {
+        server_shutdown.cancel();
+        running.wait().await;
+        return Ok(());
+    }
+
+    let components = signal.child_token();
+    let tasks = TaskTracker::new();
+    let controllers = ControllerManagerConfig {
+        cluster_cidr: node.cluster_cidr,
+        root_ca: running.server.pki.ca_pem().to_owned(),
+    };
+    controller_manager::start_controllers(
+        &as_user("system:kube-controller-manager", &[]),
+        &controllers,
+        &components,
+        &tasks,
+    );
+    controller_manager::start_scheduler(&as_user("system:kube-scheduler", &[]), &components, &tasks);
+
+    let mut kubelet_config = node.kubelet(&home)?;
+    let name = kubelet_config.node_name.clone();
+    let files =
+        running.server.pki.ensure_node(&name, &[]).context("failed to make the node's certificates")?;
+    kubelet_config.server_tls = Some(kubelet::config::ServerTls {
+        certificate: files.certificate,
+        key: files.key,
+        client_ca: running.server.config.pki_dir().join("ca.crt"),
+    });
+    kubelet_config.api_server = match running.server.config.advertise_address {
+        IpAddr::V4(address) => Some(std::net::SocketAddrV4::new(address, running.address.port())),
+        IpAddr::V6(_) => None,
+    };
+    let kubelet_client = as_user(&format!("system:node:{name}"), &["system:nodes"]);
+    let stop = components.clone();
+    let node_task = tasks.spawn(async move {
+        let outcome = Box::pin(kubelet::run(kubelet_config, kubelet_client, stop.clone())).await;
+        // A cluster without its node must not look healthy.
+        stop.cancel();
+        outcome
+    });
+
+    if simulated_nodes > 0 {
+        let server = running.server.clone();
+        let simulated = kubelet::simulated::Options {
+            nodes: (0..simulated_nodes).map(|number| format!("simulated-{number}")).collect(),
+            client_for: Arc::new(move |name: &str| {
+                let user = UserInfo::new(&format!("system:node:{name}"), &["system:nodes"]);
+                Client::from_service(local_service(server.clone(), user))
+            }),
+            // One watch of all pods serves all simulated nodes; the scheduler may read them, too.
+            reader: as_user("system:kube-scheduler", &[]),
+            start_delay: Duration::from_millis(simulated_start_delay),
+            failure_rate: simulated_failure_rate,
+        };
+        tasks.spawn(kubelet::simulated::run(simulated, components.clone()));
+    }
+
+    components.cancelled().await;
+    tasks.close();
+    tasks.wait().await;
+    server_shutdown.cancel();
+    running.wait().await;
+    node_task.await.context("the kubelet was cut short")?.context("the kubelet stopped")?;
+    Ok(())
+}

@@ -1,0 +1,61 @@
+//! Every example's `demo.sh` runs on a cluster, shows what it says, and leaves nothing behind.
+
+use std::process::Command;
+
+use crate::harness::{Cluster, Kubectl, root, run};
+
+/// The demo, and what it must have printed.
+const DEMOS: [(&str, &[&str]); 4] = [
+    (
+        "examples/quickstart/demo.sh",
+        &["pod/hello created", "hello from hello", "replicaset.apps/quickstart condition met"],
+    ),
+    ("examples/legacy/demo.sh", &["pod/viewer created", "replicaset.apps/web condition met", "\nshared\n"]),
+    (
+        "examples/scheduling/demo.sh",
+        &[
+            "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+            "pod/picky condition met",
+        ],
+    ),
+    // Sixteen mebibytes, as df of busybox counts them.
+    ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),
+];
+
+#[test]
+fn every_demo_runs_and_cleans_up() {
+    let cluster = Cluster::start(&[]);
+    // Manifests by themselves, without the demo around them.
+    for file in ["examples/volumes/settings.yaml", "examples/scheduling/picky.yaml"] {
+        assert!(root().join(file).is_file(), "{file}");
+    }
+    let before = objects(&cluster);
+    for (demo, expected) in DEMOS {
+        let mut command = Command::new("bash");
+        let kubectl = cluster.command(&Kubectl::ours(), &[]);
+        command.arg(demo).current_dir(root());
+        command.envs(kubectl.get_envs().filter_map(|(key, value)| Some((key, value?))));
+        command.env("KUBECTL", format!("{} kubectl", env!("CARGO_BIN_EXE_minik8s")));
+        let answer = run(&mut command);
+        assert_eq!(answer.code, 0, "{demo}:\n{}{}", answer.stdout, answer.stderr);
+        for text in expected {
+            assert!(
+                answer.stdout.contains(text),
+                "{demo} did not print {text:?}:\n{}{}",
+                answer.stdout,
+                answer.stderr
+            );
+        }
+        // Pods that were asked to go may still be on their way.
+        cluster.kubectl(&["wait", "--for=delete", "pod", "--all", "--timeout=60s"]);
+        assert_eq!(objects(&cluster), before, "{demo} left something behind");
+    }
+}
+
+/// Every object a person could have left behind in the namespace, and the nodes but for the cluster's own, which
+/// registers itself in its own time.
+fn objects(cluster: &Cluster) -> String {
+    let names =
+        cluster.kubectl(&["get", "pods,replicasets,configmaps,secrets,services,nodes", "-o", "name"]).ok();
+    names.lines().filter(|name| !name.starts_with("node/test-")).map(|name| format!("{name}\n")).collect()
+}

@@ -1,0 +1,339 @@
+//! A whole cluster for a test: `minik8s up` in a process of its own, in a directory of its own.
+//!
+//! Every cluster has its own node name, bridge and ranges, so that tests run beside one another and beside a
+//! cluster that somebody uses. Dropping it takes everything away, whatever the test's outcome.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::atomic::{AtomicU8, Ordering},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// The image that the tests' pods run: a static busybox, made locally.
+pub(crate) const IMAGE: &str = "minik8s/busybox:quickstart";
+
+/// The patience of every wait: pods start in under a second each, but two cores may be busy with other tests.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+
+static NEXT: AtomicU8 = AtomicU8::new(0);
+
+/// The repository's root.
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A running cluster.
+pub(crate) struct Cluster {
+    home: TempDir,
+    flags: Vec<String>,
+    node: String,
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+    pub(crate) code: i32,
+}
+
+impl Answer {
+    fn new(output: &Output) -> Self {
+        Self {
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+            code: output.status.code().unwrap_or(-1),
+        }
+    }
+
+    /// The standard output of a command that must have succeeded.
+    #[track_caller]
+    pub(crate) fn ok(self) -> String {
+        assert_eq!(self.code, 0, "the command failed:\n{}{}", self.stdout, self.stderr);
+        self.stdout
+    }
+}
+
+impl Cluster {
+    /// Starts a cluster with the given flags of `minik8s up` besides the harness's own.
+    pub(crate) fn start(more: &[&str]) -> Self {
+        make_image();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        // The pid keeps two test runs on one machine apart, the number two clusters of one run.
+        let id = (std::process::id() % 50) as u8 * 5 + number % 5;
+        let node = format!("test-{}-{number}", std::process::id());
+        let mut flags: Vec<String> = [
+            ("--secure-port", "0".to_owned()),
+            ("--kubelet-port", "0".to_owned()),
+            ("--node-name", node.clone()),
+            ("--bridge", format!("mkt{}n{number}", std::process::id() % 100_000)),
+            ("--cluster-cidr", format!("10.{id}.0.0/16")),
+            ("--service-cluster-ip-range", format!("172.{}.{id}.0/24", 24 + number % 8)),
+        ]
+        .into_iter()
+        .flat_map(|(flag, value)| [flag.to_owned(), value])
+        .collect();
+        flags.extend(more.iter().map(|&flag| flag.to_owned()));
+        let cluster = Self { home: tempfile::tempdir().expect("a directory must be had"), flags, node };
+        cluster.up();
+        cluster
+    }
+
+    /// Starts the cluster's process, again after it was killed or stopped.
+    #[track_caller]
+    pub(crate) fn up(&self) {
+        let answer = self.minik8s(&[&["up", "--detach"][..], &self.flag_refs()].concat());
+        assert_eq!(answer.code, 0, "minik8s up failed:\n{}{}\n{}", answer.stdout, answer.stderr, self.log());
+    }
+
+    fn flag_refs(&self) -> Vec<&str> {
+        self.flags.iter().map(String::as_str).collect()
+    }
+
+    /// The cluster's directory.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// The administrator's kubeconfig.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.home.path().join("kubeconfig")
+    }
+
+    /// What the cluster has logged.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.home.path().join("minik8s.log")).unwrap_or_default()
+    }
+
+    /// The cluster's process.
+    pub(crate) fn pid(&self) -> i32 {
+        let pid =
+            fs::read_to_string(self.home.path().join("minik8s.pid")).expect("the pid file must be there");
+        pid.trim().parse().expect("the pid must be a number")
+    }
+
+    /// Kills the cluster's process without warning and waits until it is gone.
+    pub(crate) fn kill(&self) {
+        let pid = self.pid();
+        run(Command::new("kill").args(["-9", &pid.to_string()])).ok();
+        // The lock on the pid file ends with the process: once it can be had, nobody runs.
+        let lock = fs::OpenOptions::new()
+            .write(true)
+            .open(self.home.path().join("minik8s.pid"))
+            .expect("the pid file must open");
+        lock.lock().expect("the lock must come free");
+    }
+
+    fn minik8s(&self, args: &[&str]) -> Answer {
+        run(Command::new(env!("CARGO_BIN_EXE_minik8s")).args(args).env("MINIK8S_HOME", self.home.path()))
+    }
+
+    /// Our own kubectl.
+    pub(crate) fn kubectl(&self, args: &[&str]) -> Answer {
+        self.with(&Kubectl::ours(), args)
+    }
+
+    /// A kubectl of any make.
+    pub(crate) fn with(&self, kubectl: &Kubectl, args: &[&str]) -> Answer {
+        run(self.command(kubectl, args))
+    }
+
+    /// A kubectl of any make, with something on its standard input.
+    pub(crate) fn with_input(&self, kubectl: &Kubectl, args: &[&str], input: &str) -> Answer {
+        self.with_editor(kubectl, args, input, "false")
+    }
+
+    /// A kubectl of any make, with something on its standard input and an editor.
+    pub(crate) fn with_editor(&self, kubectl: &Kubectl, args: &[&str], input: &str, editor: &str) -> Answer {
+        use std::io::Write;
+        let mut child = self
+            .command(kubectl, args)
+            .env("KUBE_EDITOR", editor)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl must start");
+        // A command that never reads its input may be gone by now.
+        let _ = child.stdin.take().expect("there must be an input").write_all(input.as_bytes());
+        Answer::new(&child.wait_with_output().expect("kubectl must end"))
+    }
+
+    /// The command for a kubectl on this cluster.
+    pub(crate) fn command(&self, kubectl: &Kubectl, args: &[&str]) -> Command {
+        let mut command = Command::new(&kubectl.program);
+        command
+            .args(&kubectl.first)
+            .args(args)
+            .current_dir(root())
+            .env("KUBECONFIG", self.kubeconfig())
+            // Discovery is cached on disk by upstream's kubectl: one cluster's must not serve another's.
+            .env("HOME", self.home.path())
+            .env("KUBECACHEDIR", self.home.path().join("cache"))
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Applies a manifest given as text.
+    #[track_caller]
+    pub(crate) fn apply(&self, manifest: &str) {
+        let answer = self.with_input(&Kubectl::ours(), &["apply", "-f", "-"], manifest);
+        assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
+    }
+
+    /// Waits with `kubectl wait`, which watches.
+    #[track_caller]
+    pub(crate) fn wait(&self, what: &str, condition: &str) {
+        let timeout = format!("--timeout={}s", PATIENCE.as_secs());
+        let answer = self.kubectl(&["wait", what, &format!("--for={condition}"), &timeout]);
+        if answer.code != 0 {
+            let described = self.kubectl(&["describe", what]).stdout;
+            panic!("{what} did not become {condition}: {}\n{described}\n{}", answer.stderr, self.log());
+        }
+    }
+
+    /// Follows a watch of any kubectl until `enough` says so of a line.
+    #[track_caller]
+    pub(crate) fn watch_with(&self, kubectl: &Kubectl, args: &[&str], mut enough: impl FnMut(&str) -> bool) {
+        use std::io::BufRead;
+        let mut child =
+            self.command(kubectl, args).stdout(Stdio::piped()).spawn().expect("kubectl must start");
+        let output = child.stdout.take().expect("there must be an output");
+        let (sender, receiver) = std::sync::mpsc::sync_channel(64);
+        let reader = std::thread::spawn(move || {
+            for line in std::io::BufReader::new(output).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let mut seen = Vec::new();
+        let found = loop {
+            match receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                Ok(line) => {
+                    let done = enough(&line);
+                    seen.push(line);
+                    if done {
+                        break true;
+                    }
+                }
+                Err(_) => break false,
+            }
+        };
+        drop(receiver);
+        let _ = child.kill();
+        let _ = child.wait();
+        let _ = reader.join();
+        assert!(
+            found,
+            "{args:?} did not show what was waited for; it showed:\n{}\n{}",
+            seen.join("\n"),
+            self.log()
+        );
+    }
+
+    /// The ids of the Docker containers of this cluster's node with a label.
+    pub(crate) fn containers(&self, filter: &str) -> Vec<String> {
+        let node = format!("label=minik8s.io/node={}", self.node);
+        let listed = run(Command::new("docker").args([
+            "ps",
+            "--no-trunc",
+            "-q",
+            "--filter",
+            &node,
+            "--filter",
+            filter,
+        ]))
+        .ok();
+        listed.lines().map(str::to_owned).collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let bridge =
+            self.flags.iter().position(|flag| flag == "--bridge").map(|at| self.flags[at + 1].clone());
+        let answer =
+            self.minik8s(&["down", "--node-name", &self.node, "--bridge", &bridge.unwrap_or_default()]);
+        if answer.code != 0 && !std::thread::panicking() {
+            panic!("minik8s down failed: {}{}", answer.stdout, answer.stderr);
+        }
+    }
+}
+
+/// One make of kubectl.
+pub(crate) struct Kubectl {
+    /// Its name in messages.
+    pub(crate) name: String,
+    program: PathBuf,
+    first: Vec<String>,
+}
+
+impl Kubectl {
+    /// Our own, out of the all-in-one binary.
+    pub(crate) fn ours() -> Self {
+        Self {
+            name: "ours".into(),
+            program: env!("CARGO_BIN_EXE_minik8s").into(),
+            first: vec!["kubectl".into()],
+        }
+    }
+
+    /// Upstream's: that on PATH, else the one that `setup.sh --test` unpacked.
+    pub(crate) fn upstream() -> Self {
+        let on_path = std::env::var_os("PATH").and_then(|path| {
+            std::env::split_paths(&path).map(|folder| folder.join("kubectl")).find(|file| file.is_file())
+        });
+        on_path.map_or_else(Self::debian, |program| Self {
+            name: "upstream".into(),
+            program,
+            first: Vec::new(),
+        })
+    }
+
+    /// Debian's v1.20, as `scripts/setup.sh --test` unpacks it.
+    pub(crate) fn debian() -> Self {
+        let program = test_tools().join("kubectl-1.20/usr/bin/kubectl");
+        assert!(program.is_file(), "{} is missing: run scripts/setup.sh --test", program.display());
+        Self { name: "debian-1.20".into(), program, first: Vec::new() }
+    }
+
+    /// Upstream's v1.36, as `scripts/setup.sh --test` builds it.
+    pub(crate) fn newest() -> Self {
+        let program = test_tools().join("kubectl-1.36");
+        assert!(
+            program.is_file(),
+            "{} is missing: run scripts/setup.sh --test with Go 1.26 or newer on PATH",
+            program.display()
+        );
+        Self { name: "upstream-1.36".into(), program, first: Vec::new() }
+    }
+}
+
+/// Where `scripts/setup.sh --test` puts programs that tests need.
+pub(crate) fn test_tools() -> PathBuf {
+    std::env::var_os("MINIK8S_TEST_TOOLS").map_or_else(
+        || std::env::home_dir().expect("there must be a home").join(".cache/minik8s-test-tools"),
+        PathBuf::from,
+    )
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(mut command: impl std::borrow::BorrowMut<Command>) -> Answer {
+    let command = command.borrow_mut();
+    Answer::new(&command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+}
+
+/// Makes the tests' image, once for all tests.
+fn make_image() {
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        let script = format!(". scripts/lib/docker.sh && ensure_docker && . scripts/lib/images.sh && make_busybox_image {IMAGE}");
+        run(Command::new("bash").args(["-c", &script]).current_dir(root())).ok();
+    });
+}

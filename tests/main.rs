@@ -1,0 +1,15 @@
+//! End to end: a whole cluster, real Docker, real clients; and the rules of the house.
+//!
+//! One binary, so that everything links once. Tests that need Docker or etcd start them or fail.
+
+mod clients;
+mod demos;
+mod etcd;
+mod fifty_pods;
+mod harness;
+mod kube_client;
+mod legacy;
+mod quickstart;
+mod simulated;
+mod survival;
+mod tidy;
