@@ -90,6 +90,7 @@ mod tests {
         );
         let file = Columns::parse_file("NAME  KIND\nmetadata.name  kind\n").unwrap();
         assert_eq!(file.render(&objects[..1], true), "NAME   KIND\na      <none>\n");
-        assert_eq!(file.render(&objects[..1], false), "a   <none>\n");
+        // A column is at least six wide (upstream's `tabwriterMinWidth`).
+        assert_eq!(file.render(&objects[..1], false), "a     <none>\n");
     }
 }
