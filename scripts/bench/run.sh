@@ -6,7 +6,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-cargo build --quiet --bins -p apiserver -p minik8s-bench
+# The whole workspace, as up.sh and test.sh build it: a part alone would need other features of its dependencies.
+cargo build --quiet --workspace --bins
 target=${CARGO_TARGET_DIR:-target}/debug
 default="$target/apiserver --data-dir {data} --secure-port {port} --bind-address 127.0.0.1 --log error"
 read -ra server <<<"${MINIK8S_BENCH_SERVER:-$default}"

@@ -68,7 +68,7 @@ impl Backend {
                 Ok(())
             }
             Self::Embedded(store) => store.raise_revision(revision).await,
-            Self::Etcd(store) => store.raise_revision(revision).await,
+            Self::Etcd(store) => Box::pin(store.raise_revision(revision)).await,
         }
     }
 
@@ -81,7 +81,7 @@ impl Backend {
             // Its timers are tasks that know nothing of the entries.
             Self::Memory(_) => Ok(None),
             Self::Embedded(store) => Ok(store.ttl_left(entry)),
-            Self::Etcd(store) => store.ttl_left(entry).await,
+            Self::Etcd(store) => Box::pin(store.ttl_left(entry)).await,
         }
     }
 
@@ -106,24 +106,26 @@ impl Backend {
 macro_rules! each {
     ($backend:expr, $store:ident => $call:expr) => {
         match $backend {
-            Backend::Memory($store) => $call,
-            Backend::Embedded($store) => $call,
-            Backend::Etcd($store) => $call,
+            Backend::Memory($store) => $call.await,
+            Backend::Embedded($store) => $call.await,
+            // Boxed: a network client's future is many times as large as the others', and every layer above would
+            // carry and move that size, whichever store it is.
+            Backend::Etcd($store) => Box::pin($call).await,
         }
     };
 }
 
 impl Store for Backend {
     async fn get(&self, key: &str, at: At) -> Result<Got, StoreError> {
-        each!(self, store => store.get(key, at).await)
+        each!(self, store => store.get(key, at))
     }
 
     async fn list(&self, prefix: &str, options: &ListOptions) -> Result<Listing, StoreError> {
-        each!(self, store => store.list(prefix, options).await)
+        each!(self, store => store.list(prefix, options))
     }
 
     async fn create(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<Revision, StoreError> {
-        each!(self, store => store.create(key, value, ttl).await)
+        each!(self, store => store.create(key, value, ttl))
     }
 
     async fn update(
@@ -133,22 +135,22 @@ impl Store for Backend {
         expected: Revision,
         ttl: Option<Duration>,
     ) -> Result<Revision, StoreError> {
-        each!(self, store => store.update(key, value, expected, ttl).await)
+        each!(self, store => store.update(key, value, expected, ttl))
     }
 
     async fn delete(&self, key: &str, expected: Revision) -> Result<Revision, StoreError> {
-        each!(self, store => store.delete(key, expected).await)
+        each!(self, store => store.delete(key, expected))
     }
 
     async fn watch(&self, prefix: &str, after: Revision, progress: bool) -> Result<WatchStream, StoreError> {
-        each!(self, store => store.watch(prefix, after, progress).await)
+        each!(self, store => store.watch(prefix, after, progress))
     }
 
     async fn current_revision(&self) -> Result<Revision, StoreError> {
-        each!(self, store => store.current_revision().await)
+        each!(self, store => store.current_revision())
     }
 
     async fn compact(&self, revision: Revision) -> Result<(), StoreError> {
-        each!(self, store => store.compact(revision).await)
+        each!(self, store => store.compact(revision))
     }
 }
