@@ -14,6 +14,11 @@ use apiserver_storage::tools::StoreCommand;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+/// Every request makes and frees some hundreds of small objects: the C library's allocator would take a fifth of the
+/// processor time and, with many threads, twice the memory (`docs/performance.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Kubernetes in one small binary
 #[derive(Parser)]
 #[command(name = "minik8s", version = apiserver::health::GIT_VERSION, max_term_width = 110)]
