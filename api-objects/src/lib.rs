@@ -17,6 +17,8 @@ pub mod schema;
 pub mod selector;
 pub mod status;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod watch;
 pub mod yaml;

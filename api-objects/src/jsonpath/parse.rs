@@ -3,6 +3,9 @@
 use super::{Comparison, JsonPathError, Operand, Part, Step};
 use crate::object::Value;
 
+/// How deep ranges and filters may be nested: deeper than anybody writes, shallow enough for any stack.
+const MAX_DEPTH: usize = 100;
+
 fn syntax(text: impl Into<String>) -> JsonPathError {
     JsonPathError::Syntax(text.into())
 }
@@ -27,6 +30,9 @@ pub(super) fn template(text: &str) -> Result<Vec<Part>, JsonPathError> {
         if let Some(path) =
             action.strip_prefix("range").filter(|path| !path.starts_with(|c: char| c.is_alphanumeric()))
         {
+            if open.len() >= MAX_DEPTH {
+                return Err(syntax("ranges are nested too deep"));
+            }
             open.push((Cursor::new(path.trim()).path()?, std::mem::take(&mut parts)));
         } else if action == "end" {
             let (path, before) = open.pop().ok_or_else(|| syntax("not in range, nothing to end"))?;
@@ -63,11 +69,13 @@ fn closing_brace(text: &str) -> Option<usize> {
 
 struct Cursor<'a> {
     rest: &'a str,
+    /// Filters that are open.
+    depth: usize,
 }
 
 impl<'a> Cursor<'a> {
     fn new(rest: &'a str) -> Self {
-        Self { rest }
+        Self { rest, depth: 0 }
     }
 
     fn eat(&mut self, text: &str) -> bool {
@@ -277,6 +285,10 @@ impl<'a> Cursor<'a> {
         if !self.eat("(") {
             return Err(syntax("unterminated filter"));
         }
+        if self.depth >= MAX_DEPTH {
+            return Err(syntax("filters are nested too deep"));
+        }
+        self.depth += 1;
         let left = self.operand()?;
         self.skip_blanks();
         let comparisons = [
@@ -294,6 +306,7 @@ impl<'a> Cursor<'a> {
             None => (Comparison::Exists, Operand::None),
         };
         self.skip_blanks();
+        self.depth -= 1;
         if self.eat(")") {
             Ok(Step::Filter(left, comparison, right))
         } else {

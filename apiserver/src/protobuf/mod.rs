@@ -269,11 +269,24 @@ fn int_or_string(bytes: &[u8]) -> Result<Value, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use api_objects::schema::FieldValidation;
+    use proptest::prelude::*;
+
     use super::*;
+
+    fn varint(out: &mut Vec<u8>, mut value: u64) {
+        while value >= 0x80 {
+            out.push((value & 0x7f) as u8 | 0x80);
+            value >>= 7;
+        }
+        out.push(value as u8);
+    }
 
     /// A length-delimited field.
     fn nested(number: u8, content: &[u8]) -> Vec<u8> {
-        let mut out = vec![number << 3 | 2, u8::try_from(content.len()).unwrap()];
+        let mut out = Vec::new();
+        varint(&mut out, u64::from(number) << 3 | 2);
+        varint(&mut out, content.len() as u64);
         out.extend_from_slice(content);
         out
     }
@@ -314,6 +327,68 @@ mod tests {
         assert_eq!(decode(b"{}"), Err(DecodeError::Envelope));
         assert_eq!(decode(&body("v1", "Nothing", b"")), Err(DecodeError::UnknownKind));
         assert_eq!(decode(&body("v1", "ConfigMap", b"\x0a\x7f")), Err(DecodeError::Malformed));
+    }
+
+    /// Fields of any number that hold anything, other fields above all, as messages do.
+    fn message_bytes() -> impl Strategy<Value = Vec<u8>> {
+        let bytes = prop_oneof![
+            2 => prop::collection::vec(any::<u8>(), 0..12),
+            2 => "[a-z0-9./:-]{0,10}".prop_map(String::into_bytes),
+        ];
+        bytes.prop_recursive(6, 40, 4, |inner| {
+            prop::collection::vec((1..30_u8, 0..8_u8, inner, any::<u64>()), 0..4).prop_map(|fields| {
+                let mut out = Vec::new();
+                for (number, kind, content, value) in fields {
+                    let tag = |wire: u64| u64::from(number) << 3 | wire;
+                    match kind {
+                        0 => {
+                            varint(&mut out, tag(0));
+                            varint(&mut out, value);
+                        }
+                        1 => {
+                            varint(&mut out, tag(1));
+                            out.extend_from_slice(&value.to_le_bytes());
+                        }
+                        2 => out.extend_from_slice(&content),
+                        _ => out.extend(nested(number, &content)),
+                    }
+                }
+                out
+            })
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_message_holds_is_an_object_or_refused(
+            raw in message_bytes(),
+            kind in any::<prop::sample::Index>(),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let resources: Vec<_> = api_objects::resource::builtin().iter().collect();
+            let resource = kind.get(&resources);
+            let body = body(&resource.api_version(), &resource.kind, &raw);
+            if let Ok(mut object) = decode(&body) {
+                prop_assert_eq!(&object["kind"], &*resource.kind);
+                let schema = schema::for_resource(resource);
+                let _ = schema::check(schema, &mut object, FieldValidation::Strict);
+            }
+            let _ = decode(&body[..cut.index(body.len())]);
+            let _ = decode(&raw);
+        }
+    }
+
+    #[test]
+    fn no_depth_overflows_the_stack() {
+        // A JSON schema may hold itself: not.not.not …
+        let mut schema = Vec::new();
+        for _ in 0..10_000 {
+            schema = nested(28, &schema);
+        }
+        let version = nested(4, &nested(1, &schema));
+        let raw = nested(2, &nested(7, &version));
+        let decoded = decode(&body("apiextensions.k8s.io/v1", "CustomResourceDefinition", &raw));
+        assert_eq!(decoded, Err(DecodeError::Malformed));
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::{
     error::{Context, Damage, OpenError},
     io::{Access, Io, IoFile},
     log::FORMAT,
-    record::{self, FRAME_HEADER, FrameHeader, Operation, Record, u32_at, u64_at},
+    record::{self, FRAME_HEADER, FrameHeader, MAX_REVISION, Operation, Record, u32_at, u64_at},
     state::Snapshot,
 };
 use crate::store::{Entry, Revision};
@@ -184,7 +184,7 @@ impl Header {
             entries: u64_at(bytes, 32),
             written_at: u64_at(bytes, 40),
         };
-        Some((u32_at(bytes, 8), header))
+        (header.revision <= MAX_REVISION).then(|| (u32_at(bytes, 8), header))
     }
 
     fn salt(&self) -> u32 {

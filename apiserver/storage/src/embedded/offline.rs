@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -15,6 +16,7 @@ use super::{
     error::{Context, Damage, OpenError},
     io::Io,
     lock, log, new_store_id,
+    record::MAX_REVISION,
     recovery::{self, Layout, Segment},
     state::{HistoryBounds, Snapshot},
     ttl::Clock,
@@ -101,7 +103,7 @@ pub fn repair(dir: &Path, io: &Arc<dyn Io>) -> Result<Repaired, OpenError> {
         dir.with_file_name(format!("{name}.{what}-{now}"))
     };
     let (new, kept) = (beside("repaired"), beside("damaged"));
-    snapshot.revision = report.revision + REVISION_BUMP;
+    snapshot.revision = bumped(report.revision, REVISION_BUMP, dir)?;
     build(&new, io, &snapshot)?;
     let parent = dir.parent().unwrap_or(dir);
     // One step, so that there is a store under this name at every moment.
@@ -133,7 +135,7 @@ pub fn restore(from: &Path, dir: &Path, bump: Revision, io: &Arc<dyn Io>) -> Res
     if !io.list(dir).context("list", dir)?.is_empty() {
         return Err(OpenError::NotEmpty(dir.to_owned()));
     }
-    snapshot.revision += bump;
+    snapshot.revision = bumped(snapshot.revision, bump, dir)?;
     build(dir, io, &snapshot)?;
     Ok(snapshot.revision)
 }
@@ -156,6 +158,16 @@ pub(crate) fn write_backup(
     checkpoint::write_file(io, &unfinished, store_id, snapshot, now).context("write", &unfinished)?;
     io.rename(&unfinished, to).context("rename", &unfinished)?;
     io.sync_dir(parent).context("sync", parent)
+}
+
+/// A later revision, with room for more of them than anybody can write.
+fn bumped(revision: Revision, bump: Revision, dir: &Path) -> Result<Revision, OpenError> {
+    let bumped = revision.saturating_add(bump);
+    if bumped > MAX_REVISION / 2 {
+        let why = format!("revision {revision} cannot be raised by {bump}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why)).context("make a store in", dir);
+    }
+    Ok(bumped)
 }
 
 /// Makes a store that holds `snapshot` and no history. The identity comes last: before it, nothing takes the

@@ -27,6 +27,8 @@ const RECORD_HEADER: usize = 28;
 pub(crate) const ALIGNMENT: usize = 8;
 /// No frame is larger: a length beyond it is damage, not a reason to allocate memory.
 pub(crate) const MAX_PAYLOAD: usize = 64 << 20;
+/// No revision is larger, as in etcd: one beyond it is damage, and never a sum that overflows.
+pub(crate) const MAX_REVISION: Revision = i64::MAX as Revision;
 /// Contains bytes that UTF-8 text never has.
 const MAGIC: u32 = u32::from_le_bytes([0xff, b'M', 0xfe, b'K']);
 
@@ -77,10 +79,10 @@ impl FrameHeader {
         if u32_at(bytes, 0) != MAGIC || u32_at(bytes, 28) != crc32c::crc32c_append(salt, &bytes[..28]) {
             return None;
         }
-        let payload_len = u32_at(bytes, 4) as usize;
-        (payload_len <= MAX_PAYLOAD).then_some(Self {
+        let (payload_len, first_revision) = (u32_at(bytes, 4) as usize, u64_at(bytes, 8));
+        (payload_len <= MAX_PAYLOAD && first_revision <= MAX_REVISION).then_some(Self {
             payload_len,
-            first_revision: u64_at(bytes, 8),
+            first_revision,
             written_at: u64_at(bytes, 16),
             payload_crc: u32_at(bytes, 24),
         })
@@ -125,6 +127,26 @@ pub(crate) fn encode_frame(
     for record in records {
         encode_record(buffer, record);
     }
+    seal(buffer, first_revision, written_at, salt);
+}
+
+/// A frame around a payload that need not be records.
+#[cfg(test)]
+pub(crate) fn encode_payload(
+    buffer: &mut Vec<u8>,
+    first_revision: Revision,
+    written_at: u64,
+    payload: &[u8],
+    salt: u32,
+) {
+    buffer.clear();
+    buffer.resize(FRAME_HEADER, 0);
+    buffer.extend_from_slice(payload);
+    seal(buffer, first_revision, written_at, salt);
+}
+
+/// Fills in the header before a payload, and the zeros after it.
+fn seal(buffer: &mut Vec<u8>, first_revision: Revision, written_at: u64, salt: u32) {
     let payload_len = buffer.len() - FRAME_HEADER;
     assert!(payload_len <= MAX_PAYLOAD, "batches must be bounded far below the largest frame");
     let payload_crc = crc32c::crc32c_append(salt, &buffer[FRAME_HEADER..]);

@@ -156,7 +156,7 @@ pub(crate) fn read(
             before.must_meet(&segment, replay.position)?;
             sealed.push(Sealed {
                 sequence: before.header.sequence,
-                last_revision: segment.header.first_revision - 1,
+                last_revision: segment.header.first_revision.saturating_sub(1),
                 bytes: before.capacity,
             });
         } else {
@@ -323,7 +323,7 @@ impl SegmentEnd {
             let what = format!(
                 "a damaged block: the next segment says that the blocks end at byte {} and revision {}, not {position}",
                 next.header.previous_end,
-                next.header.first_revision - 1,
+                next.header.first_revision.saturating_sub(1),
             );
             return Err(Damage::new(&self.path, self.end, what));
         }
@@ -349,7 +349,7 @@ impl Replay {
     }
 
     fn begin(&mut self, first: &Segment<'_>) -> Result<(), Damage> {
-        self.position = first.header.first_revision - 1;
+        self.position = first.header.first_revision.saturating_sub(1);
         if self.position > self.from {
             let what = format!("the log before revision {} is missing", first.header.first_revision);
             return Err(Damage::new(&first.path, 0, what));

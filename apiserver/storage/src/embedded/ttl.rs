@@ -30,7 +30,7 @@ impl Clock {
 
     /// Unix milliseconds, rounded down: what is due by it is due.
     pub(crate) fn now(&self) -> u64 {
-        self.wall + u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        self.wall.saturating_add(u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 }
 

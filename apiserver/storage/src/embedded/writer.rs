@@ -37,6 +37,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// When the disk is full, how long until the store tries again by itself to delete expired entries and to
 /// write a checkpoint.
 const RETRY: Duration = Duration::from_secs(1);
+/// The writer looks at least so often whether an entry's time is over.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// A write that waits for its turn.
 pub(crate) struct Request {
@@ -194,7 +196,9 @@ impl Writer {
 
     fn next_expiry(&self) -> Option<Instant> {
         let due = self.expiries.next()?;
-        let at = Instant::now() + Duration::from_millis(due.saturating_sub(self.clock.now()));
+        // Who waits for one that ends in the far future may look again before: not every time can be added.
+        let left = Duration::from_millis(due.saturating_sub(self.clock.now()));
+        let at = Instant::now() + left.min(LONGEST_WAIT);
         Some(self.retry_after.map_or(at, |after| at.max(after)))
     }
 

@@ -87,7 +87,8 @@ pub(crate) async fn any_history_is_as_in_the_model(store: &impl Store) {
     let model = MemoryStore::starting_at(begin);
     let mut runner = TestRunner::deterministic();
     let mut compacted = begin;
-    for _ in 0..20 {
+    // Twenty, and as many more as `PROPTEST_CASES` asks of every property.
+    for _ in 0..ProptestConfig::default().cases.div_ceil(13) {
         let operations = prop::collection::vec(operation(), 1..30).new_tree(&mut runner).unwrap().current();
         for (step, operation) in operations.iter().enumerate() {
             let current = within(model.current_revision()).await.unwrap();

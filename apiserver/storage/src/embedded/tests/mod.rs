@@ -2,6 +2,7 @@
 
 mod crashes;
 mod damage;
+mod hostile;
 mod offline;
 mod simulated;
 
@@ -10,7 +11,7 @@ use std::{ops::Deref, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::StreamExt;
 
-use super::{EmbeddedStore, OpenError, Options, RealIo};
+use super::{EmbeddedStore, Io, OpenError, Options, RealIo};
 use crate::store::{At, ListOptions, Store, StoreError, WatchMessage};
 
 /// Small files, so that a few writes reach every path.
@@ -21,6 +22,10 @@ fn small() -> Options {
         checkpoint_bytes: 16 << 10,
         ..Options::default()
     }
+}
+
+fn real() -> Arc<dyn Io> {
+    Arc::new(RealIo::default())
 }
 
 fn try_open(dir: &Path) -> Result<EmbeddedStore, OpenError> {

@@ -1,20 +1,14 @@
 //! Verify, repair, backup and restore on real files.
 
-use std::{os::unix::fs::FileExt, path::Path, sync::Arc, time::Duration};
+use std::{os::unix::fs::FileExt, path::Path, time::Duration};
 
 use bytes::Bytes;
 
-use super::{open, try_open};
+use super::{open, real, try_open};
 use crate::{
-    embedded::{
-        Io, OpenError, REVISION_BUMP, RealIo, Repaired, backup, log::segment_name, repair, restore, verify,
-    },
+    embedded::{OpenError, REVISION_BUMP, Repaired, backup, log::segment_name, repair, restore, verify},
     store::{At, ListOptions, Store, StoreError},
 };
-
-fn real() -> Arc<dyn Io> {
-    Arc::new(RealIo::default())
-}
 
 async fn filled(dir: &Path, writes: usize) {
     let store = open(dir);
@@ -132,6 +126,8 @@ async fn a_backup_of_a_running_store_is_restored_with_its_times_to_live() {
         let revision = restore(&file, &again, 1000, &real()).unwrap();
         assert_eq!(revision, 1002);
         assert!(matches!(restore(&file, &again, 1000, &real()), Err(OpenError::NotEmpty(_))));
+        let beyond = restore(&file, &parent.path().join("beyond"), u64::MAX - 1, &real());
+        assert!(matches!(beyond, Err(OpenError::Io { .. })), "{beyond:?}");
         let restored = open(&again);
         let entry = restored.get("/registry/event", At::Latest).await.unwrap().entry.unwrap();
         let left = restored.ttl_left(&entry).unwrap();

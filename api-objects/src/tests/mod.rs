@@ -1,0 +1,3 @@
+//! Tests that concern all of the crate.
+
+mod hostile;
