@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Puts the clients that the end-to-end tests run into a directory of their own; nothing of it is installed.
+# Puts the programs that tests run into a directory of their own; nothing of it is installed.
 #
 #   kubectl-1.20/usr/bin/kubectl   Debian's package kubernetes-client, unpacked
 #   kubectl-1.36                   built from tests/tools/kubectl-1.36, where Go is new enough
+#   etcd-3.6                       built from tests/tools/etcd-3.6, likewise
+#   etcd-3.5                       likewise, with --long only
 #
 # Idempotent: what is there stays. Prints the names of what it made, one a line; words for people go to stderr.
 set -euo pipefail
@@ -26,20 +28,36 @@ if [ ! -x "$tools/kubectl-1.20/usr/bin/kubectl" ]; then
     echo kubectl-1.20
 fi
 
-module=tests/tools/kubectl-1.36
-version=$(awk '$1 == "k8s.io/kubectl" { print $2; exit }' "$module/go.mod" | sed 's/^v0/v1/')
-# The version is part of what must match, so that a newer module is built again.
-if [ "$("$tools/kubectl-1.36" version --client 2>/dev/null | awk '/^Client Version/ { print $3 }')" != "$version" ]; then
-    wanted=$(awk '$1 == "go" { print $2; exit }' "$module/go.mod")
-    found=$(go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//' || true)
-    if [ -n "$found" ] && [ "$(printf '%s\n%s\n' "$wanted" "$found" | sort -V | head -n1)" = "$wanted" ]; then
+# The version of a Go module that a folder of tests/tools asks for: required NAME MODULE.
+required() {
+    awk -v module="$2" '$1 == module { print $2; exit } $2 == module { print $3; exit }' "tests/tools/$1/go.mod"
+}
+
+# build NAME FOUND WANTED [LINKER-FLAGS]: builds tests/tools/NAME unless the version FOUND is the one WANTED; the
+# version is part of what must match, so that a newer module is built again.
+build() {
+    local name="$1" found="$2" wanted="$3" go_wanted go_found
+    [ "$found" != "$wanted" ] || return 0
+    go_wanted=$(awk '$1 == "go" { print $2; exit }' "tests/tools/$name/go.mod")
+    go_found=$(go env GOVERSION 2>/dev/null | sed 's/^go//; s/[^0-9.].*//' || true)
+    if [ -n "$go_found" ] && [ "$(printf '%s\n%s\n' "$go_wanted" "$go_found" | sort -V | head -n1)" = "$go_wanted" ]; then
         # One package at a time: the machine is also building Rust.
-        (cd "$module" && GOFLAGS="-p=1 -mod=readonly -trimpath" GOTOOLCHAIN=local CGO_ENABLED=0 go build \
-            -buildvcs=false -ldflags "-s -w -X k8s.io/component-base/version.gitVersion=$version" \
-            -o "$scratch/kubectl-1.36" .)
-        mv "$scratch/kubectl-1.36" "$tools/kubectl-1.36"
-        echo kubectl-1.36
+        (cd "tests/tools/$name" && GOFLAGS="-p=1 -mod=readonly -trimpath" GOTOOLCHAIN=local CGO_ENABLED=0 go build \
+            -buildvcs=false -ldflags "-s -w ${4:-}" -o "$scratch/$name" .)
+        mv "$scratch/$name" "$tools/$name"
+        echo "$name"
     else
-        echo "test-tools: kubectl 1.36 is not built: it needs Go $wanted or newer, found ${found:-none}; the tests that run it will fail" >&2
+        echo "test-tools: $name is not built: it needs Go $go_wanted or newer, found ${go_found:-none}; the tests that run it will fail" >&2
     fi
-fi
+}
+
+version=$(required kubectl-1.36 k8s.io/kubectl | sed 's/^v0/v1/')
+build kubectl-1.36 "$("$tools/kubectl-1.36" version --client 2>/dev/null | awk '/^Client Version/ { print $3 }')" \
+    "$version" "-X k8s.io/component-base/version.gitVersion=$version"
+
+releases=(etcd-3.6)
+if [ "${1:-}" = --long ]; then releases+=(etcd-3.5); fi
+for release in "${releases[@]}"; do
+    build "$release" "$("$tools/$release" --version 2>/dev/null | awk '/^etcd Version/ { print "v" $3 }')" \
+        "$(required "$release" go.etcd.io/etcd/server/v3)"
+done

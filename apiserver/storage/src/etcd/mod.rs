@@ -10,6 +10,7 @@
 mod compaction;
 mod error;
 mod lease;
+mod retry;
 #[cfg(test)]
 pub(crate) mod tests;
 mod watch;
@@ -31,7 +32,11 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{error::translate, lease::Leases, watch::Watch};
+use self::{
+    lease::Leases,
+    retry::{Repeat, send},
+    watch::Watch,
+};
 use crate::{
     feed::feed,
     store::{
@@ -135,9 +140,8 @@ impl EtcdStore {
     /// # Errors
     /// [`StoreError::Unavailable`] when no endpoint answers or the options are wrong.
     pub async fn connect(options: EtcdOptions) -> Result<Self, StoreError> {
-        // Boxed: a connection attempt is a large future, and callers keep theirs small.
-        let connect = Box::pin(Client::connect(&options.endpoints, Some(options.connect_options())));
-        let client = bounded(options.request_timeout, connect, 0).await?;
+        let connect = || Client::connect(&options.endpoints, Some(options.connect_options()));
+        let client = send(options.request_timeout, Repeat::Harmless, 0, connect).await?;
         let kv =
             client.kv_client().max_decoding_message_size(usize::MAX).max_encoding_message_size(usize::MAX);
         let store = Self {
@@ -189,7 +193,11 @@ impl EtcdStore {
         }
         let offset = self.keys.offset.load(Ordering::Acquire) + (revision - current);
         let key = self.keys.full(OFFSET_KEY);
-        bounded(self.request_timeout, self.kv.clone().put(key, offset.to_string(), None), 0).await?;
+        self.send(Repeat::Harmless, 0, || {
+            let (mut kv, key) = (self.kv.clone(), key.clone());
+            async move { kv.put(key, offset.to_string(), None).await }
+        })
+        .await?;
         self.keys.offset.store(offset, Ordering::Release);
         Ok(())
     }
@@ -204,7 +212,7 @@ impl EtcdStore {
         match found.kvs().first().map(etcd_client::KeyValue::lease) {
             None | Some(0) => Ok(None),
             Some(lease) => {
-                let left = bounded(self.request_timeout, self.leases.left(lease), 0).await?;
+                let left = self.send(Repeat::Harmless, 0, || self.leases.left(lease)).await?;
                 // One that has just ended: as short as can be.
                 Ok(Some(left.unwrap_or(Duration::from_secs(1))))
             }
@@ -224,7 +232,24 @@ impl EtcdStore {
         options: GetOptions,
         asked: Revision,
     ) -> Result<GetResponse, StoreError> {
-        bounded(self.request_timeout, self.kv.clone().get(key, Some(options)), asked).await
+        let key = key.into();
+        self.send(Repeat::Harmless, asked, || {
+            let (mut kv, key, options) = (self.kv.clone(), key.clone(), options.clone());
+            async move { kv.get(key, Some(options)).await }
+        })
+        .await
+    }
+
+    async fn send<T, F>(
+        &self,
+        repeat: Repeat,
+        asked: Revision,
+        attempt: impl FnMut() -> F,
+    ) -> Result<T, StoreError>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        send(self.request_timeout, repeat, asked, attempt).await
     }
 
     fn revision_of(&self, response: &GetResponse) -> Revision {
@@ -296,7 +321,12 @@ impl EtcdStore {
             .when([Compare::mod_revision(full.clone(), CompareOp::Equal, expected)])
             .and_then([operation])
             .or_else([TxnOp::get(full, None)]);
-        let response = bounded(self.request_timeout, self.kv.clone().txn(txn), 0).await?;
+        let attempt = || {
+            let (mut kv, txn) = (self.kv.clone(), txn.clone());
+            async move { kv.txn(txn).await }
+        };
+        // A write that has happened would look like somebody else's the second time.
+        let response = self.send(Repeat::Never, 0, attempt).await?;
         if response.succeeded() {
             return Ok(Ok(response.header().map_or(0, |header| self.keys.from_etcd(header.revision()))));
         }
@@ -313,7 +343,7 @@ impl EtcdStore {
         }
         let options = match ttl {
             Some(ttl) => {
-                let lease = bounded(self.request_timeout, self.leases.get(ttl), 0).await?;
+                let lease = self.send(Repeat::Harmless, 0, || self.leases.get(ttl)).await?;
                 Some(PutOptions::new().with_lease(lease))
             }
             None => None,
@@ -325,18 +355,6 @@ impl EtcdStore {
 impl Drop for EtcdStore {
     fn drop(&mut self) {
         self.closed.cancel();
-    }
-}
-
-/// An answer of etcd within its time, in the contract's terms.
-async fn bounded<T>(
-    limit: Duration,
-    call: impl Future<Output = Result<T, Error>>,
-    asked: Revision,
-) -> Result<T, StoreError> {
-    match tokio::time::timeout(limit, call).await {
-        Ok(outcome) => outcome.map_err(|error| translate(&error, asked)),
-        Err(_) => Err(StoreError::Unavailable(format!("etcd did not answer within {limit:?}"))),
     }
 }
 
@@ -534,7 +552,11 @@ impl Store for EtcdStore {
         if to < 1 {
             return Ok(());
         }
-        match bounded(self.request_timeout, self.kv.clone().compact(to, None), revision).await {
+        let attempt = || {
+            let mut kv = self.kv.clone();
+            async move { kv.compact(to, None).await }
+        };
+        match self.send(Repeat::Harmless, revision, attempt).await {
             Ok(_) | Err(StoreError::Compacted { .. }) => Ok(()),
             Err(error) => Err(error),
         }
