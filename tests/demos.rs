@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, Kubectl, root, run};
 
 /// The demo, and what it must have printed.
-const DEMOS: [(&str, &[&str]); 4] = [
+const DEMOS: [(&str, &[&str]); 5] = [
     (
         "examples/quickstart/demo.sh",
         &["pod/hello created", "hello from hello", "replicaset.apps/quickstart condition met"],
@@ -20,11 +20,16 @@ const DEMOS: [(&str, &[&str]); 4] = [
     ),
     // Sixteen mebibytes, as df of busybox counts them.
     ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),
+    (
+        "examples/store/demo.sh",
+        &["\nsound\n", "entries at revision", "; goes on at revision 1", "\nvalue\n", " entries moved; "],
+    ),
 ];
 
 #[test]
 fn every_demo_runs_and_cleans_up() {
-    let cluster = Cluster::start(&[]);
+    // One of them looks after the embedded store.
+    let cluster = Cluster::start(&["--store", "embedded"]);
     // Manifests by themselves, without the demo around them.
     for file in ["examples/volumes/settings.yaml", "examples/scheduling/picky.yaml"] {
         assert!(root().join(file).is_file(), "{file}");
@@ -36,6 +41,7 @@ fn every_demo_runs_and_cleans_up() {
         command.arg(demo).current_dir(root());
         command.envs(kubectl.get_envs().filter_map(|(key, value)| Some((key, value?))));
         command.env("KUBECTL", format!("{} kubectl", env!("CARGO_BIN_EXE_minik8s")));
+        command.env("MINIK8S", env!("CARGO_BIN_EXE_minik8s")).env("MINIK8S_HOME", cluster.home());
         let answer = run(&mut command);
         assert_eq!(answer.code, 0, "{demo}:\n{}{}", answer.stdout, answer.stderr);
         for text in expected {

@@ -2,6 +2,7 @@
 //!
 //! One binary, so that everything links once. Tests that need Docker or etcd start them or fail.
 
+mod chaos;
 mod clients;
 mod demos;
 mod etcd;
@@ -11,5 +12,6 @@ mod kube_client;
 mod legacy;
 mod quickstart;
 mod simulated;
+mod store;
 mod survival;
 mod tidy;

@@ -6,6 +6,10 @@ kubectl() {
     ${KUBECTL:-${CARGO_TARGET_DIR:-target}/debug/kubectl} "$@"
 }
 
+# The all-in-one binary, as built here; another one through $MINIK8S.
+minik8s="${MINIK8S:-${CARGO_TARGET_DIR:-target}/debug/minik8s}"
+minik8s() { "$minik8s" "$@"; }
+
 # Says what comes next.
 say() { printf '\n# %s\n' "$*"; }
 

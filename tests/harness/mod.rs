@@ -3,6 +3,8 @@
 //! Every cluster has its own node name, bridge and ranges, so that tests run beside one another and beside a
 //! cluster that somebody uses. Dropping it takes everything away, whatever the test's outcome.
 
+mod etcd;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -12,6 +14,8 @@ use std::{
 };
 
 use tempfile::TempDir;
+
+pub(crate) use self::etcd::Etcd;
 
 /// The image that the tests' pods run: a static busybox, made locally.
 pub(crate) const IMAGE: &str = "minik8s/busybox:quickstart";
@@ -31,6 +35,9 @@ pub(crate) struct Cluster {
     home: TempDir,
     flags: Vec<String>,
     node: String,
+    bridge: String,
+    /// Its store, where `MINIK8S_TEST_STORE=etcd` asks for one and the test for none in particular.
+    _etcd: Option<Etcd>,
 }
 
 /// What a command answered.
@@ -66,11 +73,12 @@ impl Cluster {
         // The pid keeps two test runs on one machine apart, the number two clusters of one run.
         let id = (std::process::id() % 50) as u8 * 5 + number % 5;
         let node = format!("test-{}-{number}", std::process::id());
+        let bridge = format!("mkt{}n{number}", std::process::id() % 100_000);
         let mut flags: Vec<String> = [
             ("--secure-port", "0".to_owned()),
             ("--kubelet-port", "0".to_owned()),
             ("--node-name", node.clone()),
-            ("--bridge", format!("mkt{}n{number}", std::process::id() % 100_000)),
+            ("--bridge", bridge.clone()),
             ("--cluster-cidr", format!("10.{id}.0.0/16")),
             ("--service-cluster-ip-range", format!("172.{}.{id}.0/24", 24 + number % 8)),
         ]
@@ -78,7 +86,11 @@ impl Cluster {
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
         flags.extend(more.iter().map(|&flag| flag.to_owned()));
-        let cluster = Self { home: tempfile::tempdir().expect("a directory must be had"), flags, node };
+        let any_store = !more.contains(&"--store");
+        let etcd = (any_store && on_etcd()).then(Etcd::start);
+        flags.extend(etcd.iter().flat_map(Etcd::flags));
+        let home = tempfile::tempdir().expect("a directory must be had");
+        let cluster = Self { home, flags, node, bridge, _etcd: etcd };
         cluster.up();
         cluster
     }
@@ -86,8 +98,23 @@ impl Cluster {
     /// Starts the cluster's process, again after it was killed or stopped.
     #[track_caller]
     pub(crate) fn up(&self) {
-        let answer = self.minik8s(&[&["up", "--detach"][..], &self.flag_refs()].concat());
+        let answer = self.try_up();
         assert_eq!(answer.code, 0, "minik8s up failed:\n{}{}\n{}", answer.stdout, answer.stderr, self.log());
+    }
+
+    /// Tries to start the cluster's process.
+    pub(crate) fn try_up(&self) -> Answer {
+        self.minik8s(&[&["up", "--detach"][..], &self.flag_refs()].concat())
+    }
+
+    /// Has the next start use another store: `--store` and what belongs to it.
+    pub(crate) fn change_store(&mut self, flags: &[String]) {
+        for flag in ["--store", "--etcd-servers"] {
+            if let Some(at) = self.flags.iter().position(|there| there == flag) {
+                self.flags.drain(at..at + 2);
+            }
+        }
+        self.flags.extend_from_slice(flags);
     }
 
     fn flag_refs(&self) -> Vec<&str> {
@@ -128,7 +155,8 @@ impl Cluster {
         lock.lock().expect("the lock must come free");
     }
 
-    fn minik8s(&self, args: &[&str]) -> Answer {
+    /// The all-in-one binary on this cluster's directory.
+    pub(crate) fn minik8s(&self, args: &[&str]) -> Answer {
         run(Command::new(env!("CARGO_BIN_EXE_minik8s")).args(args).env("MINIK8S_HOME", self.home.path()))
     }
 
@@ -237,29 +265,32 @@ impl Cluster {
         );
     }
 
-    /// The ids of the Docker containers of this cluster's node with a label.
+    /// The bridge that its pods hang on.
+    pub(crate) fn bridge(&self) -> &str {
+        &self.bridge
+    }
+
+    /// The ids of the running Docker containers of this cluster's node with a label.
     pub(crate) fn containers(&self, filter: &str) -> Vec<String> {
+        self.listed(&["--filter", filter])
+    }
+
+    /// The ids of all Docker containers of this cluster's node, running or not.
+    pub(crate) fn all_containers(&self) -> Vec<String> {
+        self.listed(&["--all"])
+    }
+
+    fn listed(&self, which: &[&str]) -> Vec<String> {
         let node = format!("label=minik8s.io/node={}", self.node);
-        let listed = run(Command::new("docker").args([
-            "ps",
-            "--no-trunc",
-            "-q",
-            "--filter",
-            &node,
-            "--filter",
-            filter,
-        ]))
-        .ok();
+        let listed =
+            run(Command::new("docker").args(["ps", "--no-trunc", "-q", "--filter", &node]).args(which)).ok();
         listed.lines().map(str::to_owned).collect()
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let bridge =
-            self.flags.iter().position(|flag| flag == "--bridge").map(|at| self.flags[at + 1].clone());
-        let answer =
-            self.minik8s(&["down", "--node-name", &self.node, "--bridge", &bridge.unwrap_or_default()]);
+        let answer = self.minik8s(&["down", "--node-name", &self.node, "--bridge", &self.bridge]);
         if answer.code != 0 && !std::thread::panicking() {
             panic!("minik8s down failed: {}{}", answer.stdout, answer.stderr);
         }
@@ -313,6 +344,20 @@ impl Kubectl {
         );
         Self { name: "upstream-1.36".into(), program, first: Vec::new() }
     }
+}
+
+/// Whether clusters keep their state in an etcd, each in one of its own, unless a test says where.
+fn on_etcd() -> bool {
+    match std::env::var("MINIK8S_TEST_STORE").as_deref() {
+        Ok("etcd") => true,
+        Ok("embedded" | "") | Err(_) => false,
+        Ok(other) => panic!("MINIK8S_TEST_STORE is {other:?}, neither embedded nor etcd"),
+    }
+}
+
+/// Whether tests take their time (`scripts/test.sh --long`).
+pub(crate) fn takes_its_time() -> bool {
+    std::env::var("MINIK8S_TEST_LONG").is_ok_and(|set| !set.is_empty())
 }
 
 /// Where `scripts/setup.sh --test` puts programs that tests need.
