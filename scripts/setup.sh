@@ -4,7 +4,7 @@
 # it says exactly what to install.
 #
 #   scripts/setup.sh          what up.sh needs
-#   scripts/setup.sh --test   and what test.sh needs besides
+#   scripts/setup.sh --test   and what test.sh needs besides; with --long, what test.sh --long needs
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/docker.sh
@@ -68,7 +68,7 @@ if [ "${1:-}" = --test ]; then
         cargo install --quiet --locked cargo-deny --version 0.20.2
         installed+=(cargo-deny)
     fi
-    made=$(scripts/lib/test-tools.sh)
+    made=$(scripts/lib/test-tools.sh "${2:-}")
     [ -z "$made" ] || mapfile -t -O "${#installed[@]}" installed <<<"$made"
 fi
 
