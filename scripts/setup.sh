@@ -30,6 +30,8 @@ done
 # certificates of public registries.
 [ -f /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+# The C library that examples/pod-ipc is linked with.
+[ -f /usr/include/features.h ] || missing+=(libc6-dev)
 # A busybox with shared libraries cannot run in an empty image.
 if [ -x /bin/busybox ] && ldd /bin/busybox >/dev/null 2>&1; then missing+=(busybox-static); fi
 

@@ -143,8 +143,9 @@ impl Volumes {
         }
         if let Some(source) = &volume.empty_dir {
             let path = self.layout.volume(uid(pod), "empty-dir", &volume.name);
+            let size = empty_dir::memory_size(pod, source, around.allocatable.memory);
             let source = source.clone();
-            return blocking(move || empty_dir::set_up(&path, &source, fs_group).map(|()| path)).await;
+            return blocking(move || empty_dir::set_up(&path, &source, size, fs_group).map(|()| path)).await;
         }
         let objects = self.objects_of(pod, volume, max_age).await?;
         let (kind, payload, on_tmpfs) = if let Some(source) = &volume.config_map {

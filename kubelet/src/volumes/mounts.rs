@@ -15,7 +15,11 @@ pub(crate) fn ensure_tmpfs(path: &Path, size: Option<i64>) -> Result<(), String>
         Some(bytes) => format!("size={bytes},mode=0777"),
         None => "mode=0777".to_owned(),
     };
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let attempt = |options: &str| mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options));
+    // Memory that must not touch the disk must not be swapped either; kernels before 6.4 do not know the word.
+    attempt(&format!("{options},noswap"))
+        .or_else(|_| attempt(&options))
         .map_err(|error| format!("cannot mount a tmpfs on {}: {error}", path.display()))
 }
 
