@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, Kubectl, root, run};
 
 /// The demo, and what it must have printed.
-const DEMOS: [(&str, &[&str]); 4] = [
+const DEMOS: [(&str, &[&str]); 5] = [
     (
         "examples/quickstart/demo.sh",
         &["pod/hello created", "hello from hello", "replicaset.apps/quickstart condition met"],
@@ -19,6 +19,19 @@ const DEMOS: [(&str, &[&str]); 4] = [
         ],
     ),
     // Sixteen mebibytes, as df of busybox counts them.
+    (
+        "examples/persistent-volumes/demo.sh",
+        &[
+            "persistentvolumeclaim/data created",
+            "standard (default)   minik8s.io/hostpath",
+            "\nstill here\n",
+            "exit code 1",
+            "Terminating",
+            "persistentvolumeclaim/archive condition met",
+            "persistentvolume/archive condition met",
+            "scratch-data   Bound",
+        ],
+    ),
     ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),
 ];
 
@@ -52,10 +65,12 @@ fn every_demo_runs_and_cleans_up() {
     }
 }
 
+/// What people make.
+const KINDS: &str = "pods,replicasets,configmaps,secrets,services,persistentvolumeclaims,persistentvolumes,storageclasses,nodes";
+
 /// Every object a person could have left behind in the namespace, and the nodes but for the cluster's own, which
 /// registers itself in its own time.
 fn objects(cluster: &Cluster) -> String {
-    let names =
-        cluster.kubectl(&["get", "pods,replicasets,configmaps,secrets,services,nodes", "-o", "name"]).ok();
+    let names = cluster.kubectl(&["get", KINDS, "-o", "name"]).ok();
     names.lines().filter(|name| !name.starts_with("node/test-")).map(|name| format!("{name}\n")).collect()
 }

@@ -14,3 +14,4 @@ mod quickstart;
 mod simulated;
 mod survival;
 mod tidy;
+mod volumes;

@@ -56,7 +56,9 @@ fn shared_memory_in_pods() {
         let printed = answer.stdout.replace('\r', "");
         let mut rest = printed.as_str();
         for text in EXPECTED {
-            let at = rest.find(text).unwrap_or_else(|| panic!("{program} did not print {text:?} then:\n{printed}"));
+            let at = rest
+                .find(text)
+                .unwrap_or_else(|| panic!("{program} did not print {text:?} then:\n{printed}"));
             rest = &rest[at + text.len()..];
         }
         assert_eq!(size_without_limit(&printed), allocatable(&printed), "{printed}");
@@ -65,7 +67,8 @@ fn shared_memory_in_pods() {
 
 /// Kibibytes of the memory volume that has no size of its own.
 fn size_without_limit(printed: &str) -> &str {
-    let (_, after) = printed.split_once("$ kubectl exec updateshm -- df /dev/shm\n").expect("it was asked for");
+    let (_, after) =
+        printed.split_once("$ kubectl exec updateshm -- df /dev/shm\n").expect("it was asked for");
     let row = after.lines().nth(1).expect("df prints a row");
     row.split_whitespace().nth(1).expect("df prints the size")
 }

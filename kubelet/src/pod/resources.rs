@@ -246,7 +246,9 @@ mod tests {
     fn a_pod_s_memory_is_limited_only_if_all_of_it_is() {
         let limited = |bytes: &str| json!({"limits": {"memory": bytes}});
         let pair = |first: serde_json::Value, second: serde_json::Value| {
-            pod(json!({"containers": [{"name": "a", "resources": first}, {"name": "b", "resources": second}]}))
+            pod(
+                json!({"containers": [{"name": "a", "resources": first}, {"name": "b", "resources": second}]}),
+            )
         };
         assert_eq!(pod_memory_limit(&pair(limited("64Mi"), limited("32Mi"))), Some(96 << 20));
         assert_eq!(pod_memory_limit(&pair(limited("64Mi"), json!({}))), None);

@@ -49,7 +49,7 @@ mod tests {
     fn memory_is_the_least_of_node_pod_and_volume() {
         const MIB: i64 = 1 << 20;
         let size = |limit: Option<&str>, size_limit: Option<&str>| {
-            let resources = limit.map_or(json!({}), |limit| json!({"limits": {"memory": limit}}));
+            let resources = limit.map_or_else(|| json!({}), |limit| json!({"limits": {"memory": limit}}));
             let pod = pod(json!({"containers": [{"name": "a", "resources": resources}]}));
             let source = serde_json::from_value(json!({"medium": "Memory", "sizeLimit": size_limit}));
             memory_size(&pod, &source.unwrap(), 1000 * MIB)
