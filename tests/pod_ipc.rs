@@ -7,6 +7,9 @@ use crate::harness::{Cluster, Kubectl, root, run};
 /// Its demo applies every file of it.
 const FOLDER: &str = "examples/pod-ipc";
 
+/// The programs, which the image is built of.
+const PROGRAMS: &str = "examples/pod-ipc/src";
+
 /// What the demo must have printed, in this order.
 const EXPECTED: [&str; 22] = [
     // System V with a shared path.
@@ -41,6 +44,7 @@ const EXPECTED: [&str; 22] = [
 
 #[test]
 fn shared_memory_in_pods() {
+    assert!(root().join(PROGRAMS).is_dir());
     let cluster = Cluster::start(&[]);
     let ours = format!("{} kubectl", env!("CARGO_BIN_EXE_minik8s"));
     let newest = Kubectl::newest();
