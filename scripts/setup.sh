@@ -15,7 +15,7 @@ installed=()
 # A command, and the Debian package that brings it.
 declare -A packages=(
     [gcc]=gcc [make]=make [pkg-config]=pkg-config [curl]=curl [iptables]=iptables [ip]=iproute2
-    [protoc]=protobuf-compiler [dockerd]=docker.io [busybox]=busybox-static
+    [protoc]=protobuf-compiler [dockerd]=docker.io [busybox]=busybox-static [script]=bsdutils [ipcmk]=util-linux
 )
 if [ "${1:-}" = --test ]; then
     packages[etcd]=etcd-server

@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use api_objects::{Resource, Value, object::ObjectMeta};
-use client::{Client, Error, EventType, Informer, Key, ObjectRef, Recorder, Scope, WorkQueue};
+use client::{Client, Error, EventType, Informer, Key, ObjectRef, PatchType, Recorder, Scope, WorkQueue};
 use serde_json::json;
 
 use super::{Action, Context, Reconciler, feed, resource, spawn_workers, typed};
@@ -49,13 +49,20 @@ pub enum Decision {
     Nothing,
     /// A volume on this node.
     Provision(String),
+    /// The chosen node is gone: the scheduler chooses another.
+    ChooseAnother,
     /// It cannot be done; why.
     Refuse(String),
 }
 
-/// Decides about a claim. `nodes` are those that can take pods, in order.
+/// Decides about a claim. `nodes` are all nodes in order, and whether each can take pods.
 #[must_use]
-pub fn decide(claim: &ClaimView, class: Option<&ClassView>, exists: bool, nodes: &[&str]) -> Decision {
+pub fn decide(
+    claim: &ClaimView,
+    class: Option<&ClassView>,
+    exists: bool,
+    nodes: &[(&str, bool)],
+) -> Decision {
     let ours = |name: &str| claim.annotations.get(name).is_some_and(|value| value == HOSTPATH_PROVISIONER);
     let Some(class) = class.filter(|class| class.provisioner == HOSTPATH_PROVISIONER) else {
         return Decision::Nothing;
@@ -79,11 +86,12 @@ pub fn decide(claim: &ClaimView, class: Option<&ClassView>, exists: bool, nodes:
         ));
     }
     match claim.annotations.get(SELECTED_NODE) {
+        Some(node) if nodes.iter().all(|(known, _)| known != node) => Decision::ChooseAnother,
         Some(node) => Decision::Provision(node.clone()),
         None if class.waits_for_consumer => Decision::Nothing,
         // Without a pod to go by, any node is as good as another.
-        None => match nodes.first() {
-            Some(node) => Decision::Provision((*node).to_owned()),
+        None => match nodes.iter().find(|(_, able)| *able) {
+            Some((node, _)) => Decision::Provision((*node).to_owned()),
             None => Decision::Refuse("no node can take a volume".to_owned()),
         },
     }
@@ -94,6 +102,7 @@ pub struct HostpathProvisioner {
     client: Client,
     recorder: Recorder,
     root: PathBuf,
+    claims_resource: Arc<Resource>,
     volumes_resource: Arc<Resource>,
     claims: Informer<ClaimView>,
     volumes: Informer<VolumeView>,
@@ -103,11 +112,11 @@ pub struct HostpathProvisioner {
 
 /// Starts the provisioner. Volumes are directories below `root`, on whichever node.
 pub fn start(context: &Context, root: PathBuf) {
+    let claims_resource = resource("", "v1", "persistentvolumeclaims");
     let volumes_resource = resource("", "v1", "persistentvolumes");
     let everywhere = Scope::default();
     let watched = &context.informers;
-    let claims =
-        watched.watch(&resource("", "v1", "persistentvolumeclaims"), &everywhere, ClaimView::project);
+    let claims = watched.watch(&claims_resource, &everywhere, ClaimView::project);
     let volumes = watched.watch(&volumes_resource, &everywhere, VolumeView::project);
     let classes =
         watched.watch(&resource("storage.k8s.io", "v1", "storageclasses"), &everywhere, ClassView::project);
@@ -116,6 +125,7 @@ pub fn start(context: &Context, root: PathBuf) {
         client: context.client.clone(),
         recorder: context.recorder(HOSTPATH_PROVISIONER),
         root,
+        claims_resource,
         volumes_resource,
         claims: claims.clone(),
         volumes: volumes.clone(),
@@ -153,8 +163,7 @@ impl HostpathProvisioner {
         let name = format!("pvc-{}", claim.uid);
         let exists = self.volumes.get(&Key::new("", &name)).is_some();
         let nodes = self.nodes.list();
-        let able: Vec<&str> =
-            nodes.iter().filter(|(_, node)| node.can_take_pods).map(|(key, _)| &*key.name).collect();
+        let nodes: Vec<_> = nodes.iter().map(|(key, node)| (&*key.name, node.can_take_pods)).collect();
         let about = ObjectRef {
             api_version: "v1".into(),
             kind: "PersistentVolumeClaim".into(),
@@ -163,14 +172,12 @@ impl HostpathProvisioner {
             uid: claim.uid.clone(),
             field_path: String::new(),
         };
-        match (decide(&claim, class.as_deref(), exists, &able), class) {
+        match (decide(&claim, class.as_deref(), exists, &nodes), class) {
             (Decision::Provision(node), Some(class)) => {
                 let message = format!("External provisioner is provisioning volume for claim \"{key}\"");
                 self.recorder.event(&about, EventType::Normal, "Provisioning", message);
-                let label =
-                    self.nodes.get(&Key::new("", &node)).and_then(|node| node.labels.get(HOSTNAME).cloned());
-                let volume =
-                    self.volume(&name, key, &claim, &class, &node, &label.unwrap_or_else(|| node.clone()));
+                let found = self.nodes.get(&Key::new("", &node));
+                let volume = self.volume(&name, key, &claim, &class, &node, found.as_deref());
                 match self.client.create(&self.volumes_resource, "", &volume).await {
                     Err(error) if !error.is_already_exists() => return Err(error),
                     Ok(_) | Err(_) => {}
@@ -178,10 +185,15 @@ impl HostpathProvisioner {
                 let message = format!("Successfully provisioned volume {name}");
                 self.recorder.event(&about, EventType::Normal, "ProvisioningSucceeded", message);
             }
-            (Decision::Refuse(why), Some(class)) => {
+            (Decision::ChooseAnother, _) => {
+                let patch = json!({"metadata": {
+                    "annotations": {SELECTED_NODE: null}, "resourceVersion": claim.resource_version}});
+                let (client, resource) = (&self.client, &self.claims_resource);
+                client.patch(resource, &key.namespace, &key.name, None, PatchType::Merge, &patch).await?;
+            }
+            (Decision::Refuse(why), Some(_)) => {
                 let message =
                     format!("failed to provision volume with StorageClass \"{}\": {why}", claim.class_name());
-                debug_assert_eq!(class.provisioner, HOSTPATH_PROVISIONER);
                 self.recorder.event(&about, EventType::Warning, "ProvisioningFailed", message);
             }
             _ => {}
@@ -196,15 +208,20 @@ impl HostpathProvisioner {
         claim: &ClaimView,
         class: &ClassView,
         node: &str,
-        hostname: &str,
+        found: Option<&NodeView>,
     ) -> Value {
+        let label = |name: &str| found.and_then(|node| node.labels.get(name)).map(String::as_str);
+        let hostname = label(HOSTNAME).unwrap_or(node);
+        // A node that only pretends has no directory that anybody would have to take away.
+        let finalizers =
+            if label("type") == Some("simulated") { json!([]) } else { json!([HOSTPATH_FINALIZER]) };
         json!({
             "apiVersion": "v1", "kind": "PersistentVolume",
             "metadata": {
                 "name": name,
                 "labels": { NODE_LABEL: node },
                 "annotations": { PROVISIONED_BY: HOSTPATH_PROVISIONER },
-                "finalizers": [HOSTPATH_FINALIZER],
+                "finalizers": finalizers,
             },
             "spec": {
                 "capacity": { "storage": claim.request_text },
@@ -270,11 +287,14 @@ mod tests {
         let ours = (STORAGE_PROVISIONER[0], HOSTPATH_PROVISIONER);
         let (late, now) =
             (class(HOSTPATH_PROVISIONER, "WaitForFirstConsumer"), class(HOSTPATH_PROVISIONER, "Immediate"));
-        let ask =
-            |claim: &ClaimView, class: &ClassView, exists| decide(claim, Some(class), exists, &["a", "b"]);
+        let ask = |claim: &ClaimView, class: &ClassView, exists| {
+            decide(claim, Some(class), exists, &[("lame", false), ("a", true), ("b", true)])
+        };
         let chosen = claim(&[ours, (SELECTED_NODE, "b")], &json!({}));
         assert_eq!(ask(&chosen, &late, false), Decision::Provision("b".into()));
         assert_eq!(ask(&chosen, &late, true), Decision::Nothing, "it is there");
+        let elsewhere = claim(&[ours, (SELECTED_NODE, "gone")], &json!({}));
+        assert_eq!(ask(&elsewhere, &late, false), Decision::ChooseAnother);
         assert_eq!(ask(&chosen, &class("other", "Immediate"), false), Decision::Nothing);
         let waiting = claim(&[ours], &json!({}));
         assert_eq!(ask(&waiting, &late, false), Decision::Nothing, "no pod yet");
@@ -293,7 +313,7 @@ mod tests {
                 &claim(&[ours], &more),
                 Some(&class(HOSTPATH_PROVISIONER, "Immediate")),
                 false,
-                &["a"],
+                &[("a", true)],
             );
             assert!(matches!(decision, Decision::Refuse(_)), "{more}: {decision:?}");
         }
