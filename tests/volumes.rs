@@ -184,6 +184,22 @@ spec:
         directory.display()
     ));
     cluster.wait("pod/patient", "condition=Ready");
+    // The claim is for one pod alone.
+    cluster.apply(&format!(
+        r#"
+apiVersion: v1
+kind: Pod
+metadata: {{name: rival}}
+spec:
+  containers: [{{name: main, image: "{IMAGE}"}}]
+  volumes: [{{name: v, persistentVolumeClaim: {{claimName: by-hand}}}}]
+"#
+    ));
+    wait_for_event(
+        cluster,
+        "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
+    );
+    cluster.kubectl(&["delete", "pod/rival"]).ok();
     cluster.kubectl(&["delete", "pod/patient", "pvc/by-hand"]).ok();
     // Nobody knows how to delete it, and it says so.
     cluster.wait("pv/by-hand", "jsonpath={.status.phase}=Failed");
