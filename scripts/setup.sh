@@ -15,7 +15,7 @@ installed=()
 # A command, and the Debian package that brings it.
 declare -A packages=(
     [gcc]=gcc [make]=make [pkg-config]=pkg-config [curl]=curl [iptables]=iptables [ip]=iproute2
-    [protoc]=protobuf-compiler [dockerd]=docker.io [busybox]=busybox-static
+    [protoc]=protobuf-compiler [dockerd]=docker.io [busybox]=busybox-static [script]=bsdutils [ipcmk]=util-linux
 )
 if [ "${1:-}" = --test ]; then
     packages[etcd]=etcd-server
@@ -30,6 +30,8 @@ done
 # certificates of public registries.
 [ -f /usr/include/google/protobuf/empty.proto ] || missing+=(libprotobuf-dev)
 [ -f /etc/ssl/certs/ca-certificates.crt ] || missing+=(ca-certificates)
+# The C library that examples/pod-ipc is linked with.
+[ -f /usr/include/features.h ] || missing+=(libc6-dev)
 # A busybox with shared libraries cannot run in an empty image.
 if [ -x /bin/busybox ] && ldd /bin/busybox >/dev/null 2>&1; then missing+=(busybox-static); fi
 

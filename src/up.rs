@@ -137,6 +137,7 @@ pub(crate) async fn run(options: UpOptions) -> anyhow::Result<()> {
     let controllers = ControllerManagerConfig {
         cluster_cidr: node.cluster_cidr,
         root_ca: running.server.pki.ca_pem().to_owned(),
+        volumes: home.join("volumes"),
     };
     controller_manager::start_controllers(
         &as_user("system:kube-controller-manager", &[]),

@@ -19,6 +19,19 @@ const DEMOS: [(&str, &[&str]); 5] = [
         ],
     ),
     // Sixteen mebibytes, as df of busybox counts them.
+    (
+        "examples/persistent-volumes/demo.sh",
+        &[
+            "persistentvolumeclaim/data created",
+            "standard (default)   minik8s.io/hostpath",
+            "\nstill here\n",
+            "exit code 1",
+            "Terminating",
+            "persistentvolumeclaim/archive condition met",
+            "persistentvolume/archive condition met",
+            "scratch-data   Bound",
+        ],
+    ),
     ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),
     (
         "examples/store/demo.sh",
@@ -58,10 +71,12 @@ fn every_demo_runs_and_cleans_up() {
     }
 }
 
+/// What people make.
+const KINDS: &str = "pods,replicasets,configmaps,secrets,services,persistentvolumeclaims,persistentvolumes,storageclasses,nodes";
+
 /// Every object a person could have left behind in the namespace, and the nodes but for the cluster's own, which
 /// registers itself in its own time.
 fn objects(cluster: &Cluster) -> String {
-    let names =
-        cluster.kubectl(&["get", "pods,replicasets,configmaps,secrets,services,nodes", "-o", "name"]).ok();
+    let names = cluster.kubectl(&["get", KINDS, "-o", "name"]).ok();
     names.lines().filter(|name| !name.starts_with("node/test-")).map(|name| format!("{name}\n")).collect()
 }

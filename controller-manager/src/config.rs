@@ -14,7 +14,12 @@ pub struct ControllerManagerConfig {
     pub cluster_cidr: Ipv4Net,
     /// The CA's certificates in PEM, published to every namespace.
     pub root_ca: String,
+    /// Where volumes of the built-in provisioner stand, on whichever node.
+    pub volumes: PathBuf,
 }
+
+/// The default place of volumes.
+const DEFAULT_VOLUMES: &str = "/var/lib/minik8s/volumes";
 
 /// The default range of pod addresses.
 pub const DEFAULT_CLUSTER_CIDR: &str = "10.244.0.0/16";
@@ -35,6 +40,9 @@ pub struct Args {
     /// File with the CA's certificates, published to every namespace as kube-root-ca.crt
     #[arg(long, env = "MINIK8S_ROOT_CA_FILE")]
     root_ca_file: Option<PathBuf>,
+    /// Directory on the nodes for volumes of the built-in provisioner [default: /var/lib/minik8s/volumes]
+    #[arg(long, env = "MINIK8S_VOLUMES_DIR")]
+    volumes_dir: Option<PathBuf>,
     /// Elect a leader before acting, for several controller managers in one cluster
     #[arg(long, env = "MINIK8S_LEADER_ELECT", num_args = 0..=1, default_missing_value = "true")]
     leader_elect: Option<bool>,
@@ -50,6 +58,7 @@ struct File {
     scheduler_kubeconfig: Option<PathBuf>,
     cluster_cidr: Option<Ipv4Net>,
     root_ca_file: Option<PathBuf>,
+    volumes_dir: Option<PathBuf>,
     leader_elect: Option<bool>,
 }
 
@@ -72,8 +81,15 @@ impl Args {
     /// # Errors
     /// If a file cannot be read or something required is missing.
     pub fn resolve(self) -> anyhow::Result<Settings> {
-        let Self { kubeconfig, scheduler_kubeconfig, cluster_cidr, root_ca_file, leader_elect, config } =
-            self;
+        let Self {
+            kubeconfig,
+            scheduler_kubeconfig,
+            cluster_cidr,
+            root_ca_file,
+            volumes_dir,
+            leader_elect,
+            config,
+        } = self;
         let file: File = match config {
             Some(path) => {
                 let text = std::fs::read_to_string(&path)
@@ -100,6 +116,7 @@ impl Args {
             controllers: ControllerManagerConfig {
                 cluster_cidr: cluster_cidr.or(file.cluster_cidr).unwrap_or(default),
                 root_ca,
+                volumes: volumes_dir.or(file.volumes_dir).unwrap_or_else(|| DEFAULT_VOLUMES.into()),
             },
         })
     }

@@ -5,6 +5,7 @@
 pub mod config;
 pub mod controllers;
 pub mod scheduler;
+pub mod volumes;
 
 use client::{Client, Informers, LeaderElector, LeaderOptions};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -29,6 +30,10 @@ pub fn start_controllers(
     controllers::service_account::start(&context);
     controllers::root_ca::start(&context, &config.root_ca);
     controllers::garbage_collector::start(&context);
+    controllers::persistent_volume::start(&context);
+    controllers::hostpath_provisioner::start(&context, config.volumes.clone());
+    controllers::volume_protection::start(&context);
+    controllers::ephemeral_volume::start(&context);
 }
 
 /// Starts the scheduler; it ends with `shutdown`, and `tasks` joins it.

@@ -44,6 +44,18 @@ pub(crate) fn service_accounts() -> &'static Arc<Resource> {
     row("", "v1", "serviceaccounts")
 }
 
+/// `persistentvolumeclaims`
+#[must_use]
+pub(crate) fn claims() -> &'static Arc<Resource> {
+    row("", "v1", "persistentvolumeclaims")
+}
+
+/// `persistentvolumes`
+#[must_use]
+pub(crate) fn volumes() -> &'static Arc<Resource> {
+    row("", "v1", "persistentvolumes")
+}
+
 /// `leases`
 #[must_use]
 pub(crate) fn leases() -> &'static Arc<Resource> {

@@ -50,7 +50,7 @@ use node::{Machine, NodeKeeper};
 use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, resources::Demand};
 use pod_manager::PodManager;
 use status_writer::StatusWriter;
-use volumes::{Layout, Volumes, objects::Objects, tokens::Tokens};
+use volumes::{Layout, Volumes, claims::Claims, objects::Objects, tokens::Tokens};
 
 /// Wait between attempts to reach what must be there (the API, the runtime).
 const RETRY: Duration = Duration::from_secs(1);
@@ -210,6 +210,12 @@ async fn start(
     events.node(&name, EventType::Normal, "Starting", "Starting kubelet.");
     let objects = Arc::new(Objects::new(client.clone()));
     let tokens = Arc::new(Tokens::new(client.clone()));
+    let claims = Claims::new(client.clone(), name.clone());
+    if runtime.capabilities().volumes {
+        let reclaiming =
+            volumes::reclaim::keep(client.clone(), informers.clone(), name.clone(), shutdown.clone());
+        tasks.spawn(reclaiming);
+    }
     let allocatable = Demand {
         cpu: i64::try_from(machine.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
         memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
@@ -224,7 +230,7 @@ async fn start(
         node: name.clone(),
         runtime: Arc::clone(&runtime),
         network,
-        volumes: Volumes::new(Layout::new(&root), Arc::clone(&objects), tokens),
+        volumes: Volumes::new(Layout::new(&root), Arc::clone(&objects), tokens, claims),
         objects,
         images: Images::new(Arc::clone(&runtime)),
         statuses: StatusWriter::start(client, tasks, shutdown),

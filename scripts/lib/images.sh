@@ -8,6 +8,15 @@
 make_busybox_image() {
     local name="$1"
     shift
+    make_image_with_files "$name" "" "$@"
+}
+
+# make_image_with_files NAME FOLDER [DOCKERFILE-INSTRUCTION...]
+#
+# The same with the files of a folder in it, at the places that they have there.
+make_image_with_files() {
+    local name="$1" files="$2"
+    shift 2
     docker image inspect "$name" >/dev/null 2>&1 && return 0
     local busybox=/bin/busybox
     if [ ! -x "$busybox" ] || ldd "$busybox" >/dev/null 2>&1; then
@@ -25,6 +34,8 @@ make_busybox_image() {
     done
     printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n' >"$root/etc/passwd"
     printf 'root:x:0:\nnobody:x:65534:\n' >"$root/etc/group"
+    [ -z "$files" ] || cp -R "$files"/. "$root/" || return 1
+    chmod 755 "$root"
     local changes=(--change 'ENV PATH=/bin' --change 'CMD ["sh"]') instruction
     for instruction in "$@"; do
         changes+=(--change "$instruction")

@@ -315,6 +315,11 @@ impl Kubectl {
         }
     }
 
+    /// The program itself, for scripts.
+    pub(crate) fn program(&self) -> &Path {
+        &self.program
+    }
+
     /// Upstream's: that on PATH, else the one that `setup.sh --test` unpacked.
     pub(crate) fn upstream() -> Self {
         let on_path = std::env::var_os("PATH").and_then(|path| {

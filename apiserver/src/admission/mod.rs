@@ -10,6 +10,8 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
 mod service_account;
+mod storage_class;
+mod storage_protection;
 mod taint_nodes;
 
 use api_objects::{Status, Value};
@@ -73,6 +75,8 @@ pub async fn mutate(
     service_account::mutate(attributes, object).await?;
     priority::mutate(attributes, object, old).await?;
     default_toleration_seconds::mutate(attributes, object);
+    storage_class::mutate(attributes, object).await?;
+    storage_protection::mutate(attributes, object);
     Ok(())
 }
 
@@ -88,5 +92,6 @@ pub async fn validate(
     if attributes.operation == Operation::Delete {
         namespace_lifecycle::check(attributes).await?;
     }
+    storage_class::validate(attributes, object, old).await?;
     node_restriction::validate(attributes, object, old).await
 }

@@ -49,6 +49,7 @@ pub(super) async fn validate(
     let verdict = match (&*call.resource.group, &*call.resource.plural, call.subresource) {
         ("", "pods", "" | "status" | "eviction") => pods(attributes, node, object, old),
         ("", "nodes", _) => nodes(attributes, node, object, old),
+        ("", "persistentvolumes", _) => volume(node, object, old),
         ("coordination.k8s.io", "leases", _) => lease(attributes, node, object),
         ("", "serviceaccounts", "token") => token(attributes, node, object).await?,
         _ => Ok(()),
@@ -124,6 +125,34 @@ fn nodes(
         return Err(format!("node {node:?} is not allowed to modify taints"));
     }
     Ok(())
+}
+
+/// On volumes of the built-in provisioner: whose directory it is, and what keeps the object until that is gone.
+const VOLUME_NODE: &str = "minik8s.io/node";
+const VOLUME_FINALIZER: &str = "minik8s.io/hostpath";
+
+/// A kubelet says that the directory of a volume on its node is gone, by taking one finalizer away; nothing else.
+fn volume(node: &str, object: Option<&Value>, old: Option<&Value>) -> Result<(), String> {
+    let allowed = object.zip(old).is_some_and(|(object, old)| {
+        let rest = |volume: &Value| {
+            let mut rest = volume.clone();
+            if let Some(meta) = rest["metadata"].as_object_mut() {
+                for bookkeeping in ["finalizers", "resourceVersion", "managedFields"] {
+                    meta.remove(bookkeeping);
+                }
+            }
+            rest
+        };
+        let finalizers =
+            |volume: &Value| volume["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let mut left = finalizers(old);
+        left.retain(|finalizer| finalizer != VOLUME_FINALIZER);
+        old["metadata"]["labels"][VOLUME_NODE] == node
+            && !old["metadata"]["deletionTimestamp"].is_null()
+            && rest(object) == rest(old)
+            && finalizers(object) == left
+    });
+    if allowed { Ok(()) } else { Err(format!("node {node:?} can only let go of deleted volumes on itself")) }
 }
 
 fn changed_labels(object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -210,6 +239,22 @@ mod tests {
         assert!(!is_restricted("node.kubernetes.io/anything"));
         assert!(is_restricted("node-restriction.kubernetes.io/team"));
         assert!(is_restricted("node-role.kubernetes.io/control-plane"));
+    }
+
+    #[test]
+    fn volumes_are_let_go_and_not_changed() {
+        let with = |finalizers: Value, node: &str, path: &str| {
+            serde_json::json!({"metadata": {"finalizers": finalizers, "labels": {VOLUME_NODE: node},
+                "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {"hostPath": {"path": path}}})
+        };
+        let all = serde_json::json!(["a/b", VOLUME_FINALIZER]);
+        let left = serde_json::json!(["a/b"]);
+        let old = with(all.clone(), "n", "/v");
+        assert!(volume("n", Some(&with(left.clone(), "n", "/v")), Some(&old)).is_ok());
+        assert!(volume("m", Some(&with(left.clone(), "n", "/v")), Some(&old)).is_err(), "another's volume");
+        assert!(volume("n", Some(&with(left, "n", "/w")), Some(&old)).is_err(), "something else changes");
+        assert!(volume("n", Some(&with(serde_json::json!([]), "n", "/v")), Some(&old)).is_err());
+        assert!(volume("n", None, Some(&old)).is_err(), "a deletion");
     }
 
     #[test]

@@ -72,6 +72,7 @@ async fn ensure_all(server: &Arc<Server>, user: &UserInfo) -> Result<(), Status>
     ensure(server, user, objects::namespaces()).await?;
     let mut planned = roles::planned();
     planned.extend(objects::priority_classes());
+    planned.extend(objects::storage_classes());
     planned.push(objects::kubernetes_service(&server.config, server.port));
     planned.push(objects::authentication_config(server.pki.ca_pem()));
     ensure(server, user, planned).await?;

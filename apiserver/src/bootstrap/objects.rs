@@ -45,6 +45,16 @@ pub(super) fn priority_classes() -> Vec<Planned> {
         .collect()
 }
 
+/// The class of claims that name none: directories of the node that the pod runs on, made by the built-in provisioner.
+pub(super) fn storage_classes() -> Vec<Planned> {
+    let object = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {"name": "standard",
+            "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+        "provisioner": "minik8s.io/hostpath", "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    vec![Planned::once("storage.k8s.io", "v1", "storageclasses", "", object)]
+}
+
 /// The Service `kubernetes` with the first address of the range.
 pub(super) fn kubernetes_service(config: &Config, port: u16) -> Planned {
     let cluster_ip = config.kubernetes_service_ip().to_string();

@@ -3,15 +3,19 @@
 //! A controller takes a key, reads caches, decides (a pure function) and acts through the client. It never
 //! learns what changed, and controllers never import one another: they meet through objects.
 
+pub mod ephemeral_volume;
 pub mod garbage_collector;
+pub mod hostpath_provisioner;
 pub mod namespace;
 pub mod node_addresses;
 pub mod node_lifecycle;
+pub mod persistent_volume;
 pub mod pod_garbage;
 pub mod replica_set;
 pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
+pub mod volume_protection;
 
 use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
 

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use api_objects::selector::LabelSelector;
 use k8s_openapi::api::core::v1::{
-    NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint,
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as WireSelector;
 
@@ -24,8 +24,7 @@ pub fn node_matches(pod: &PodInfo, node: &NodeInfo) -> bool {
         .as_ref()
         .and_then(|affinity| affinity.node_affinity.as_ref())
         .and_then(|affinity| affinity.required_during_scheduling_ignored_during_execution.as_ref());
-    // Terms are alternatives; none at all matches nothing.
-    required.is_none_or(|required| required.node_selector_terms.iter().any(|term| term_matches(term, node)))
+    required.is_none_or(|required| selects(required, node))
 }
 
 /// The sum of the weights of the preferred node affinity terms that a node meets.
@@ -42,6 +41,12 @@ pub fn node_preference(pod: &PodInfo, node: &NodeInfo) -> i64 {
         .filter(|term| term_matches(&term.preference, node))
         .map(|term| i64::from(term.weight))
         .sum()
+}
+
+/// Whether a node selector (a volume's, for one) selects a node. Terms are alternatives; none matches nothing.
+#[must_use]
+pub fn selects(selector: &NodeSelector, node: &NodeInfo) -> bool {
+    selector.node_selector_terms.iter().any(|term| term_matches(term, node))
 }
 
 fn term_matches(term: &NodeSelectorTerm, node: &NodeInfo) -> bool {

@@ -12,6 +12,7 @@ pub mod queue;
 pub mod scores;
 pub mod snapshot;
 pub mod tolerations;
+pub mod volumes;
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -26,6 +27,7 @@ use config::SchedulerConfig;
 use queue::SchedulingQueue;
 use scores::Strategy;
 use snapshot::{NodeInfo, NodeState, PodInfo, Snapshot};
+use volumes::{Plan, VolumeWorld};
 
 /// The name pods ask for this scheduler by.
 const SCHEDULER_NAME: &str = "default-scheduler";
@@ -44,6 +46,7 @@ pub fn start(context: &Context) {
     };
     let configuration =
         context.informers.watch(&resource("", "v1", "configmaps"), &scope, SchedulerConfig::project);
+    let world = VolumeWorld::watch(context);
     let binder = Binder {
         client: context.client.clone(),
         recorder: context.recorder(SCHEDULER_NAME),
@@ -51,12 +54,13 @@ pub fn start(context: &Context) {
     };
     let (context, tasks) = (context.clone(), context.tasks.clone());
     tasks.spawn(async move {
-        let synced = async { tokio::join!(pods.synced(), nodes.synced(), configuration.synced()) };
+        let synced =
+            async { tokio::join!(pods.synced(), nodes.synced(), configuration.synced(), world.synced()) };
         if context.shutdown.run_until_cancelled(synced).await.is_none() {
             return;
         }
         let shutdown = context.shutdown.clone();
-        let scheduler = Scheduler::new(context, binder, configuration);
+        let scheduler = Scheduler::new(context, binder, configuration, world);
         shutdown.run_until_cancelled(scheduler.run(&pods, &nodes)).await;
     });
 }
@@ -65,33 +69,46 @@ pub fn start(context: &Context) {
 enum Outcome {
     Bound(Key),
     Failed(Key, client::Error),
+    /// The pod's volumes were not to be had after all; why.
+    NoVolumes(Key, String),
 }
+
+/// An outcome, and whether it was counted as under way.
+type Report = (Outcome, bool);
 
 struct Scheduler {
     context: Context,
     binder: Binder,
     configuration: Informer<SchedulerConfig>,
+    world: VolumeWorld,
     snapshot: Snapshot,
     queue: SchedulingQueue,
     /// Pods that want a node, as last seen.
     waiting: HashMap<Key, Arc<PodInfo>>,
     /// Pods whose binding is on its way or not yet confirmed by the watch.
     assumed: HashMap<Key, String>,
-    outcomes: (mpsc::Sender<Outcome>, mpsc::Receiver<Outcome>),
+    outcomes: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    /// Bindings under way; pods that wait for their volumes do not count, for that may take minutes.
     in_flight: usize,
 }
 
 impl Scheduler {
-    fn new(context: Context, binder: Binder, configuration: Informer<SchedulerConfig>) -> Self {
+    fn new(
+        context: Context,
+        binder: Binder,
+        configuration: Informer<SchedulerConfig>,
+        world: VolumeWorld,
+    ) -> Self {
         Self {
             context,
             binder,
             configuration,
+            world,
             snapshot: Snapshot::default(),
             queue: SchedulingQueue::default(),
             waiting: HashMap::new(),
             assumed: HashMap::new(),
-            // One slot for each binding under way: sending never waits.
+            // One slot for each binding under way; what waits for volumes may wait a little more.
             outcomes: mpsc::channel(BINDINGS),
             in_flight: 0,
         }
@@ -99,6 +116,9 @@ impl Scheduler {
 
     async fn run(mut self, pods: &Informer<PodInfo>, nodes: &Informer<NodeInfo>) {
         let (mut pods, mut nodes) = (pods.subscribe(), nodes.subscribe());
+        let world = self.world.clone();
+        let (mut claims, mut volumes, mut classes) =
+            (world.claims.subscribe(), world.volumes.subscribe(), world.classes.subscribe());
         loop {
             let wake = self.queue.next_wake();
             let can_try = self.queue.has_active() && self.in_flight < BINDINGS;
@@ -106,7 +126,13 @@ impl Scheduler {
                 biased;
                 changes = nodes.recv() => self.nodes_changed(changes),
                 changes = pods.recv() => self.pods_changed(changes),
-                Some(outcome) = self.outcomes.1.recv() => self.settle(outcome),
+                _ = claims.recv() => self.queue.cluster_changed(Instant::now()),
+                _ = volumes.recv() => self.queue.cluster_changed(Instant::now()),
+                _ = classes.recv() => self.queue.cluster_changed(Instant::now()),
+                Some((outcome, counted)) = self.outcomes.1.recv() => {
+                    self.in_flight -= usize::from(counted);
+                    self.settle(outcome);
+                }
                 () = std::future::ready(()), if can_try => self.schedule_one(),
                 () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() && !can_try => {
                     if self.in_flight < BINDINGS {
@@ -194,35 +220,74 @@ impl Scheduler {
             self.queue.remove(&key);
             return;
         };
+        match self.place_for(&key, &pod) {
+            Ok((node, plans)) => self.assume(key, pod, node, plans),
+            Err(message) => {
+                debug!(pod = %key, message, "unschedulable");
+                self.queue.unschedulable(&key, Instant::now());
+                self.report(&key, &pod, bind::UNSCHEDULABLE, &message);
+            }
+        }
+    }
+
+    /// The best node for a pod and what its volumes need there, or why there is none.
+    fn place_for(&self, key: &Key, pod: &Arc<PodInfo>) -> Result<(String, Vec<Plan>), String> {
+        let wants = self.world.wants(&key.namespace, pod).map_err(|why| {
+            // What keeps a pod off every node is said once, as upstream's PreFilter does.
+            if self.snapshot.is_empty() {
+                filters::explain(0, &[])
+            } else {
+                filters::refused(self.snapshot.len(), &why)
+            }
+        })?;
+        let taken = wants.is_taken(key, &self.snapshot);
         let mut fits: Vec<&NodeState> = Vec::new();
         let mut reasons = Vec::new();
         for node in self.snapshot.nodes() {
-            let obstacles = filters::obstacles(&key.namespace, &pod, node, &self.snapshot);
+            let mut obstacles = filters::obstacles(&key.namespace, pod, node, &self.snapshot);
+            if obstacles.is_empty() && taken {
+                obstacles.push(filters::CLAIM_TAKEN.to_owned());
+            }
+            if obstacles.is_empty()
+                && let Err(reasons) = wants.on(&node.info)
+            {
+                obstacles = reasons;
+            }
             if obstacles.is_empty() {
                 fits.push(node);
             } else {
                 reasons.push(obstacles);
             }
         }
-        let chosen = scores::choose(self.strategy(), &pod, &fits, |count| rand::rng().random_range(0..count));
-        let Some(node) = chosen.map(|node| node.info.name.clone()) else {
-            let message = filters::explain(self.snapshot.len(), &reasons);
-            debug!(pod = %key, message, "unschedulable");
-            self.queue.unschedulable(&key, Instant::now());
-            self.report(&key, &pod, bind::UNSCHEDULABLE, &message);
-            return;
-        };
+        let chosen = scores::choose(self.strategy(), pod, &fits, |count| rand::rng().random_range(0..count));
+        let chosen = chosen.ok_or_else(|| filters::explain(self.snapshot.len(), &reasons))?;
+        Ok((chosen.info.name.clone(), wants.on(&chosen.info).unwrap_or_default()))
+    }
+
+    /// Counts a pod on its node and has that written: its volumes first, if they need it, then the binding.
+    fn assume(&mut self, key: Key, pod: Arc<PodInfo>, node: String, plans: Vec<Plan>) {
         self.snapshot.place(&key, &pod, &node);
         self.assumed.insert(key.clone(), node.clone());
-        self.in_flight += 1;
-        let (binder, outcomes) = (self.binder.clone(), self.outcomes.0.clone());
-        self.context.tasks.spawn(async move {
-            let outcome = match binder.bind(&key, &pod, &node).await {
+        let (binder, outcomes, world) = (self.binder.clone(), self.outcomes.0.clone(), self.world.clone());
+        let counted = plans.is_empty();
+        self.in_flight += usize::from(counted);
+        let work = async move {
+            if let Err(message) = volumes::carry_out(&binder.client, &world, &plans).await {
+                return Outcome::NoVolumes(key, message);
+            }
+            match binder.bind(&key, &pod, &node).await {
                 Ok(()) => Outcome::Bound(key),
                 Err(error) => Outcome::Failed(key, error),
-            };
-            // The receiver goes only with the scheduler itself.
-            let _ = outcomes.send(outcome).await;
+            }
+        };
+        let shutdown = self.context.shutdown.clone();
+        self.context.tasks.spawn(async move {
+            // A binding that was begun is finished; waiting for volumes ends with the scheduler.
+            let outcome = if counted { Some(work.await) } else { shutdown.run_until_cancelled(work).await };
+            if let Some(outcome) = outcome {
+                // The receiver goes only with the scheduler itself.
+                let _ = outcomes.send((outcome, counted)).await;
+            }
         });
     }
 
@@ -232,11 +297,21 @@ impl Scheduler {
     }
 
     fn settle(&mut self, outcome: Outcome) {
-        self.in_flight -= 1;
         match outcome {
             Outcome::Bound(key) => {
                 self.queue.remove(&key);
                 self.waiting.remove(&key);
+            }
+            Outcome::NoVolumes(key, message) => {
+                if self.assumed.remove(&key).is_none() {
+                    return;
+                }
+                self.snapshot.remove_pod(&key);
+                debug!(pod = %key, message, "volumes were not bound");
+                self.queue.failed(&key, Instant::now());
+                if let Some(pod) = self.waiting.get(&key).cloned() {
+                    self.report(&key, &pod, bind::ERROR, &message);
+                }
             }
             Outcome::Failed(key, error) => {
                 if self.assumed.remove(&key).is_none() {

@@ -10,7 +10,7 @@ use client::Key;
 use k8s_openapi::api::core::v1::{Affinity, Container, Node, Pod, TopologySpreadConstraint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 
-use super::tolerations::Toleration;
+use super::{tolerations::Toleration, volumes::PodClaim};
 use crate::controllers::{node_lifecycle::Taint, typed};
 
 /// Amounts by resource name; CPU in thousandths, everything else in units (bytes).
@@ -100,6 +100,7 @@ pub struct PodInfo {
     pub(super) affinity: Option<Box<Affinity>>,
     pub(super) spread: Vec<TopologySpreadConstraint>,
     pub(super) tolerations: Vec<Toleration>,
+    pub(super) claims: Vec<PodClaim>,
     /// The PodScheduled condition as it stands: reason and message.
     pub(super) waiting_for: Option<(String, String)>,
 }
@@ -138,6 +139,7 @@ impl PodInfo {
             affinity: spec.affinity.clone().map(Box::new),
             spread: spec.topology_spread_constraints.clone().unwrap_or_default(),
             tolerations: serde_json::from_value(tolerations).unwrap_or_default(),
+            claims: spec.volumes.as_ref().map_or_else(Vec::new, |volumes| PodClaim::of(&meta.name, volumes)),
             waiting_for: scheduled.map(|condition| {
                 (condition.reason.clone().unwrap_or_default(), condition.message.clone().unwrap_or_default())
             }),

@@ -133,6 +133,30 @@ pub fn demand(pod: &Pod) -> Demand {
     Demand { cpu: of("cpu", milli), memory: of("memory", units) }
 }
 
+/// The memory that a pod may use as a whole: known only where every container has a limit, or the pod itself
+/// has one (upstream's `ResourceConfigForPod` and `PodLimits`).
+#[must_use]
+pub fn pod_memory_limit(pod: &Pod) -> Option<i64> {
+    let limit = |container: &Container| {
+        get(requirements(container).1, "memory").map(units).filter(|bytes| *bytes > 0)
+    };
+    let of_pod = spec(pod).resources.as_ref().and_then(|resources| resources.limits.as_ref());
+    if let Some(bytes) = get(of_pod, "memory").map(units).filter(|bytes| *bytes > 0) {
+        return Some(bytes);
+    }
+    let main = spec(pod).containers.iter().map(limit).sum::<Option<i64>>()?;
+    let (mut sidecars, mut init_peak) = (0, 0);
+    for container in init_containers(pod) {
+        let bytes = limit(container)?;
+        if is_sidecar(container) {
+            sidecars += bytes;
+        }
+        init_peak = init_peak.max(if is_sidecar(container) { sidecars } else { sidecars + bytes });
+    }
+    let overhead = get(spec(pod).overhead.as_ref(), "memory").map_or(0, units);
+    Some((main + sidecars).max(init_peak) + overhead)
+}
+
 /// The value of a `resourceFieldRef` (`limits.cpu`, `requests.memory` …) divided by its divisor, rounded up.
 /// Where a limit or request is missing, the node's allocatable stands in, as documented.
 pub fn field(
@@ -216,6 +240,22 @@ mod tests {
                 {"name": "i", "resources": {"requests": {"cpu": "2"}}}],
         }));
         assert_eq!(demand(&pod).cpu, 2500);
+    }
+
+    #[test]
+    fn a_pod_s_memory_is_limited_only_if_all_of_it_is() {
+        let limited = |bytes: &str| json!({"limits": {"memory": bytes}});
+        let pair = |first: serde_json::Value, second: serde_json::Value| {
+            pod(
+                json!({"containers": [{"name": "a", "resources": first}, {"name": "b", "resources": second}]}),
+            )
+        };
+        assert_eq!(pod_memory_limit(&pair(limited("64Mi"), limited("32Mi"))), Some(96 << 20));
+        assert_eq!(pod_memory_limit(&pair(limited("64Mi"), json!({}))), None);
+        let with_init = pod(json!({
+            "containers": [{"name": "a", "resources": limited("1Mi")}],
+            "initContainers": [{"name": "i", "resources": limited("5Mi")}]}));
+        assert_eq!(pod_memory_limit(&with_init), Some(5 << 20));
     }
 
     #[test]

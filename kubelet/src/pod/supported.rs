@@ -154,6 +154,10 @@ const VOLUME: &[(&str, Known)] = &[
     ),
     ("configMap", Object(&[("name", Any), ("items", List(ITEMS)), ("defaultMode", Any), ("optional", Any)])),
     ("downwardAPI", Object(&[("items", List(DOWNWARD_ITEMS)), ("defaultMode", Any)])),
+    ("persistentVolumeClaim", Object(&[("claimName", Any), ("readOnly", Any)])),
+    ("csi", Object(&[("driver", Any), ("readOnly", Any), ("volumeAttributes", Any)])),
+    // A controller makes the claim out of the template; here only its name counts.
+    ("ephemeral", Object(&[("volumeClaimTemplate", Any)])),
     (
         "projected",
         Object(&[
@@ -283,7 +287,7 @@ mod tests {
             "containers": [{"name": "a", "image": "i", "env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
                 "livenessProbe": {"httpGet": {"path": "/", "port": 80, "scheme": "HTTP"}, "periodSeconds": 10},
                 "volumeMounts": [{"name": "v", "mountPath": "/v", "subPath": ""}], "tty": true}],
-            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
+            "volumes": [{"name": "v", "emptyDir": {}}, {"name": "c", "persistentVolumeClaim": {"claimName": "c", "readOnly": true}}, {"name": "t", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}],
             "hostNetwork": true, "enableServiceLinks": true, "os": {"name": "linux"}, "hostUsers": true,
         });
         assert_eq!(first_unsupported(&spec), None);
@@ -295,10 +299,7 @@ mod tests {
             (json!({"runtimeClassName": "gvisor"}), "spec.runtimeClassName"),
             (json!({"hostUsers": false}), "spec.hostUsers"),
             (json!({"volumes": [{"name": "a"}, {"name": "v", "nfs": {}}]}), "spec.volumes[1].nfs"),
-            (
-                json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "c"}}]}),
-                "spec.volumes[0].persistentVolumeClaim",
-            ),
+            (json!({"volumes": [{"name": "v", "image": {"reference": "i"}}]}), "spec.volumes[0].image"),
             (
                 json!({"containers": [{"livenessProbe": {"grpc": {"port": 1}}}]}),
                 "spec.containers[0].livenessProbe.grpc",

@@ -273,13 +273,16 @@ fn sub_path(mount: &VolumeMount, variables: &[(String, String)]) -> Option<Strin
         .filter(|path| !path.is_empty())
 }
 
-/// Volumes whose content is the API's are never written by containers, as upstream mounts them.
+/// Volumes whose content is the API's are never written by containers, as upstream mounts them; nor are claims that the
+/// pod asks to have read-only.
 fn is_read_only_kind(pod: &Pod, volume: &str) -> bool {
     spec(pod).volumes.iter().flatten().any(|found| {
         found.name == volume
             && (found.config_map.is_some()
                 || found.secret.is_some()
                 || found.projected.is_some()
-                || found.downward_api.is_some())
+                || found.downward_api.is_some()
+                || found.persistent_volume_claim.as_ref().is_some_and(|claim| claim.read_only == Some(true))
+                || found.csi.as_ref().is_some_and(|source| source.read_only == Some(true)))
     })
 }

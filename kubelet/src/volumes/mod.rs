@@ -6,14 +6,17 @@
 //! and tokens live on tmpfs and never touch the disk.
 
 pub(crate) mod atomic_writer;
+pub(crate) mod claims;
 mod config_map;
 mod downward_api;
 mod empty_dir;
 mod host_path;
+mod inline;
 pub(crate) mod mounts;
 pub(crate) mod objects;
 mod ownership;
 mod projected;
+pub(crate) mod reclaim;
 mod secret;
 pub(crate) mod sub_path;
 pub(crate) mod tokens;
@@ -33,7 +36,9 @@ use crate::pod::{
     namespace, spec, uid,
 };
 use atomic_writer::Payload;
+use claims::Claims;
 use objects::Objects;
+use ownership::Group;
 use tokens::Tokens;
 
 /// Why a volume could not be set up. The pod waits and it is tried again.
@@ -83,6 +88,7 @@ pub(crate) struct Volumes {
     layout: Layout,
     objects: Arc<Objects>,
     tokens: Arc<Tokens>,
+    claims: Claims,
 }
 
 /// A pod's volumes, set up.
@@ -99,10 +105,10 @@ pub(crate) struct Prepared {
 pub(crate) const REFRESH: Duration = Duration::from_secs(30);
 
 impl Volumes {
-    /// Below the layout's root; content comes through `objects` and `tokens`.
+    /// Below the layout's root; content comes through `objects`, `tokens` and `claims`.
     #[must_use]
-    pub(crate) fn new(layout: Layout, objects: Arc<Objects>, tokens: Arc<Tokens>) -> Self {
-        Self { layout, objects, tokens }
+    pub(crate) fn new(layout: Layout, objects: Arc<Objects>, tokens: Arc<Tokens>, claims: Claims) -> Self {
+        Self { layout, objects, tokens, claims }
     }
 
     /// Where things stand.
@@ -143,8 +149,20 @@ impl Volumes {
         }
         if let Some(source) = &volume.empty_dir {
             let path = self.layout.volume(uid(pod), "empty-dir", &volume.name);
+            let size = empty_dir::memory_size(pod, source, around.allocatable.memory);
             let source = source.clone();
-            return blocking(move || empty_dir::set_up(&path, &source, fs_group).map(|()| path)).await;
+            return blocking(move || empty_dir::set_up(&path, &source, size, fs_group).map(|()| path)).await;
+        }
+        if let Some(source) = &volume.csi {
+            let directory = self.layout.volume(uid(pod), "csi", &volume.name);
+            let source = source.clone();
+            return blocking(move || inline::set_up(&directory, &source, fs_group)).await;
+        }
+        if let Some(found) = self.claims.volume(pod, volume).await {
+            let found = found?;
+            let group =
+                fs_group.map(|group| Group { id: group, only_if_root_differs: only_if_root_differs(pod) });
+            return blocking(move || claims::set_up(&found, group)).await;
         }
         let objects = self.objects_of(pod, volume, max_age).await?;
         let (kind, payload, on_tmpfs) = if let Some(source) = &volume.config_map {
@@ -182,6 +200,7 @@ impl Volumes {
     /// Takes everything of a pod away: mounts first, then files. Succeeds if there is nothing.
     pub(crate) async fn tear_down(&self, uid: &str) -> Result<(), String> {
         self.tokens.forget(uid);
+        self.claims.forget(uid);
         let directory = self.layout.pod(uid);
         blocking(move || remove_tree(&directory)).await
     }
@@ -204,6 +223,13 @@ impl Prepared {
             self.refresh_after = Some(self.refresh_after.map_or(time, |before| before.min(time)));
         }
     }
+}
+
+/// Whether a volume whose root belongs to the group already is left as it is (`fsGroupChangePolicy`).
+fn only_if_root_differs(pod: &Pod) -> bool {
+    let policy =
+        spec(pod).security_context.as_ref().and_then(|context| context.fs_group_change_policy.as_deref());
+    policy == Some("OnRootMismatch")
 }
 
 /// The data objects that a volume refers to.

@@ -6,17 +6,43 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
+/// Whether programs on a mount may be run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Execution {
+    /// They may.
+    Allowed,
+    /// They may not.
+    Refused,
+}
+
 /// Mounts a tmpfs on a directory unless one is there; `size` in bytes, half of the memory without one.
 pub(crate) fn ensure_tmpfs(path: &Path, size: Option<i64>) -> Result<(), String> {
+    ensure_tmpfs_with(path, size, Execution::Allowed).map(drop)
+}
+
+/// The same, and whether programs may run; says whether it was mounted now.
+pub(crate) fn ensure_tmpfs_with(
+    path: &Path,
+    size: Option<i64>,
+    execution: Execution,
+) -> Result<bool, String> {
     if mounted_below(path)?.iter().any(|mounted| mounted == path) {
-        return Ok(());
+        return Ok(false);
     }
     let options = match size {
         Some(bytes) => format!("size={bytes},mode=0777"),
         None => "mode=0777".to_owned(),
     };
-    mount(Some("tmpfs"), path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some(options.as_str()))
-        .map_err(|error| format!("cannot mount a tmpfs on {}: {error}", path.display()))
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    if execution == Execution::Refused {
+        flags |= MsFlags::MS_NOEXEC;
+    }
+    let attempt = |options: &str| mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options));
+    // Memory that must not touch the disk must not be swapped either; kernels before 6.4 do not know the word.
+    attempt(&format!("{options},noswap"))
+        .or_else(|_| attempt(&options))
+        .map_err(|error| format!("cannot mount a tmpfs on {}: {error}", path.display()))?;
+    Ok(true)
 }
 
 /// Binds `source` onto `target`, which exists.

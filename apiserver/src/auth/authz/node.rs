@@ -40,6 +40,12 @@ pub(super) async fn authorize(storage: &Storage, node: &str, action: Action<'_>)
             related(storage, node, namespace, &|pod| account_of(pod) == name).await
         }
         ("", "serviceaccounts") => refuse("can only get service accounts and create tokens of them"),
+        ("", "persistentvolumes") => match (verb, subresource) {
+            // Wider than upstream, whose kubelets read only volumes of their pods: the node's half of the built-in
+            // provisioner follows its own. Volumes hold no secrets; what may be changed is NodeRestriction's business.
+            ("get" | "list" | "watch" | "patch", "") => Decision::Allowed(String::new()),
+            _ => refuse("can only read persistent volumes and let go of its own"),
+        },
         ("", "pods") => match (verb, subresource) {
             // Which pods a kubelet may change is NodeRestriction's business; which it may read:
             ("list" | "watch", "") if required_field(field_selector, "spec.nodeName") == Some(node) => {

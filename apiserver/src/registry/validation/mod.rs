@@ -17,6 +17,7 @@ mod pods;
 mod rbac;
 mod scheduling;
 mod services;
+mod storage;
 mod volumes;
 mod workloads;
 
@@ -82,6 +83,8 @@ fn check(resource: &Resource, new: &Value, old: Option<&Value>, findings: &mut F
         ("", "Namespace") => cluster::namespace(new, findings),
         ("", "Node") => cluster::node(new, old, findings),
         ("", "Service") => services::service(new, old, findings),
+        ("", "PersistentVolumeClaim") => storage::claim(new, old, findings),
+        ("", "PersistentVolume") => storage::volume(new, old, findings),
         ("", "Event") => events::core(new, findings),
         ("events.k8s.io", "Event") => events::strict(new, old, findings),
         ("apps", "ReplicaSet") => workloads::replica_set(new, old, findings),

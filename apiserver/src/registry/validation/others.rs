@@ -15,7 +15,6 @@ pub(super) fn check(resource: &Resource, new: &Value, old: Option<&Value>, findi
     match (resource.group.as_ref(), resource.kind.as_ref()) {
         ("policy", "PodDisruptionBudget") => disruption_budget(new, findings),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaler(new, findings),
-        ("", "PersistentVolumeClaim") => volume_claim(new, findings),
         ("storage.k8s.io", "StorageClass") => storage_class(new, old, findings),
         ("node.k8s.io", "RuntimeClass") => unchanged(new, old, "handler", findings),
         ("discovery.k8s.io", "EndpointSlice") => unchanged(new, old, "addressType", findings),
@@ -74,17 +73,6 @@ fn autoscaler(new: &Value, findings: &mut Findings) {
         if text(&spec["scaleTargetRef"][field]).is_empty() {
             findings.required(&at.field(field), "");
         }
-    }
-}
-
-fn volume_claim(new: &Value, findings: &mut Findings) {
-    let spec = &new["spec"];
-    if items(&spec["accessModes"]).is_empty() {
-        findings.required(&SPEC.field("accessModes"), "at least 1 access mode is required");
-    }
-    if !given(&spec["resources"]["requests"]["storage"]) {
-        let at = SPEC.field("resources");
-        findings.required(&at.key("storage"), "");
     }
 }
 

@@ -84,6 +84,16 @@ fn resources(pod: &PodInfo, node: &NodeState) -> Reasons {
     short
 }
 
+/// VolumeRestrictions: another pod has a claim that only one may have.
+pub(super) const CLAIM_TAKEN: &str =
+    "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+
+/// What is said of a pod that no node was even looked at for.
+#[must_use]
+pub fn refused(nodes: usize, why: &str) -> String {
+    format!("0/{nodes} nodes are available: {why}.")
+}
+
 /// What is said of a pod that no node can take: `0/3 nodes are available: 1 Insufficient cpu, 2 …`.
 #[must_use]
 pub fn explain(nodes: usize, reasons: &[Reasons]) -> String {
