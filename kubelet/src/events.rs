@@ -3,7 +3,7 @@
 use client::{EventType, ObjectRef, Recorder};
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::pod::{is_init, name, namespace, uid};
+use crate::pod::{is_ephemeral, is_init, name, namespace, uid};
 
 /// Records events.
 #[derive(Clone)]
@@ -25,7 +25,11 @@ impl Events {
 
     /// About one container of a pod.
     pub(crate) fn container(&self, pod: &Pod, container: &str, kind: EventType, reason: &str, message: &str) {
-        let list = if is_init(pod, container) { "initContainers" } else { "containers" };
+        let list = match container {
+            name if is_init(pod, name) => "initContainers",
+            name if is_ephemeral(pod, name) => "ephemeralContainers",
+            _ => "containers",
+        };
         self.recorder.event(&reference(pod, &format!("spec.{list}{{{container}}}")), kind, reason, message);
     }
 

@@ -28,10 +28,14 @@ pub struct Strategy {
     pub prepare_for_create: fn(&mut Value),
     /// Puts back what an update cannot change; takes the new and the old object.
     pub prepare_for_update: fn(&mut Value, &Value),
+    /// Puts back what an update of a subresource (other than status) cannot change; takes its name, the new and the
+    /// old object.
+    pub shape_subresource: fn(&str, &mut Value, &Value),
 }
 
 const fn nothing(_: &mut Value) {}
 const fn nothing_on_update(_: &mut Value, _: &Value) {}
+const fn nothing_on_subresource(_: &str, _: &mut Value, _: &Value) {}
 
 const PLAIN: Strategy = Strategy {
     counts_generation: false,
@@ -43,6 +47,7 @@ const PLAIN: Strategy = Strategy {
     normalize: nothing,
     prepare_for_create: nothing,
     prepare_for_update: nothing_on_update,
+    shape_subresource: nothing_on_subresource,
 };
 
 const COUNTED: Strategy = Strategy { counts_generation: true, ..PLAIN };
@@ -59,6 +64,7 @@ const STRATEGIES: &[(&str, &str, Strategy)] = &[
             counts_generation: true,
             returns_deleted: true,
             prepare_for_create: pod::prepare_for_create,
+            shape_subresource: pod::shape_subresource,
             ..PLAIN
         },
     ),

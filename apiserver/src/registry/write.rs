@@ -232,7 +232,7 @@ async fn update_prepared(
         "status" => validation::validate_status_update(resource, &new, old),
         // A binding is the one change of a pod's node; it has its own checks.
         "binding" => Vec::new(),
-        _ => validation::validate_update(resource, &new, old),
+        subresource => validation::validate_update(resource, subresource, &new, old),
     };
     reject_invalid(call, &errors)?;
     admission::validate(attributes, Some(&new), Some(old)).await?;
@@ -316,7 +316,7 @@ fn shape_for_subresource(call: &Call<'_>, new: &mut Value, old: &Value) {
                 .collect();
             members.iter().for_each(|member| copy_member(new, old, member));
         }
-        _ => {}
+        subresource => (strategy::of(call.resource).shape_subresource)(subresource, new, old),
     }
 }
 

@@ -54,6 +54,45 @@ async fn a_pod_is_bound_once() {
 }
 
 #[tokio::test]
+async fn ephemeral_containers_are_added_and_stay() {
+    let cluster = Cluster::start().await;
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    cluster.post(PODS, &pod).await.expect(201);
+    let path = format!("{PODS}/a/ephemeralcontainers");
+    // What kubectl debug sends; the image and the label are not this subresource's to change.
+    let patch = json!({"metadata": {"labels": {"x": "y"}}, "spec": {
+        "containers": [{"name": "c", "image": "other"}],
+        "ephemeralContainers": [{"name": "debugger-1", "image": "busybox:1", "targetContainerName": "c", "stdin": true, "tty": true}]}});
+    let patched = cluster.patch(&path, "strategic-merge-patch", &patch).await.expect(200);
+    let debugger = &patched["spec"]["ephemeralContainers"][0];
+    assert_eq!(debugger["terminationMessagePolicy"], "File", "defaults are filled in");
+    assert_eq!(
+        (
+            &patched["spec"]["containers"][0]["image"],
+            &patched["metadata"]["labels"],
+            &patched["metadata"]["generation"]
+        ),
+        (&json!("i"), &json!(null), &json!(2))
+    );
+    let mut read = cluster.get(&path).await.expect(200);
+    assert_eq!(read["kind"], "Pod");
+    read["spec"]["ephemeralContainers"] = json!([]);
+    let refused = cluster.put(&path, &read).await.expect(422);
+    assert!(refused["message"].as_str().unwrap().contains("may not be removed"), "{refused}");
+    // The pod itself cannot add any.
+    let direct = cluster
+        .patch(
+            &format!("{PODS}/a"),
+            "strategic-merge-patch",
+            &json!({"spec": {
+        "ephemeralContainers": [{"name": "e", "image": "busybox:1"}]}}),
+        )
+        .await;
+    direct.expect(422);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn an_eviction_respects_budgets() {
     let cluster = Cluster::start().await;
     let pod = json!({"metadata": {"name": "a", "labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}});

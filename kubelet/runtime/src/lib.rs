@@ -157,6 +157,8 @@ pub struct ContainerSpec {
     pub working_dir: Option<String>,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
+    /// Another running container of the pod (name and attempt) whose PID namespace it joins.
+    pub joins: Option<(String, u32)>,
     /// Limits.
     pub resources: ContainerResources,
     /// User and privileges.

@@ -69,6 +69,7 @@ pub fn container_spec(name: &str, command: &[&str]) -> ContainerSpec {
         env: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
+        joins: None,
         resources: ContainerResources::default(),
         security: ContainerSecurity::default(),
         stdin: false,

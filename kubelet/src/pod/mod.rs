@@ -6,6 +6,7 @@
 pub mod admit;
 pub mod downward;
 pub mod environment;
+mod ephemeral;
 pub mod identity;
 pub mod phase;
 pub mod plan;
@@ -18,6 +19,8 @@ pub mod supported;
 
 #[cfg(test)]
 pub(crate) mod testing;
+
+pub use ephemeral::{any_container, ephemeral_containers, is_ephemeral, plain, target};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
-use super::{init_containers, is_sidecar, spec};
+use super::{init_containers, is_sidecar, restart::container_restarts, spec};
 
 /// The phase.
 ///
@@ -10,9 +10,8 @@ use super::{init_containers, is_sidecar, spec};
 /// its deadline has passed), and all of it has stopped.
 #[must_use]
 pub fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], finished: bool) -> &'static str {
-    let policy = spec(pod).restart_policy.as_deref().unwrap_or("Always");
     let mut pending_initialization = 0;
-    let mut failed_initialization = 0;
+    let (mut failed_initialization, mut failed_for_good) = (0, 0);
     for container in init_containers(pod) {
         let status = init.iter().find(|status| status.name == container.name);
         match classify(status) {
@@ -27,10 +26,14 @@ pub fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], fini
             Class::Waiting { ended: Some(_) } if is_sidecar(container) => {}
             Class::Waiting { .. } => pending_initialization += 1,
             Class::Ended(_) if is_sidecar(container) => {}
-            Class::Ended(_) => failed_initialization += 1,
+            Class::Ended(code) => {
+                failed_initialization += 1;
+                failed_for_good += u32::from(!container_restarts(pod, container, code));
+            }
         }
     }
     let (mut running, mut waiting, mut stopped, mut succeeded, mut unknown) = (0, 0, 0, 0, 0);
+    let mut will_restart = false;
     for container in &spec(pod).containers {
         match classify(main.iter().find(|status| status.name == container.name)) {
             Class::Unknown => unknown += 1,
@@ -38,12 +41,16 @@ pub fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], fini
             Class::Ended(code) => {
                 stopped += 1;
                 succeeded += u32::from(code == 0);
+                will_restart |= container_restarts(pod, container, code);
             }
-            Class::Waiting { ended: Some(_) } => stopped += 1,
+            Class::Waiting { ended: Some(_) } => {
+                stopped += 1;
+                will_restart = true;
+            }
             Class::Waiting { ended: None } => waiting += 1,
         }
     }
-    if failed_initialization > 0 && (policy == "Never" || finished) {
+    if failed_for_good > 0 || (failed_initialization > 0 && finished) {
         return "Failed";
     }
     let has_run = running + stopped > 0;
@@ -61,13 +68,7 @@ pub fn phase(pod: &Pod, init: &[ContainerStatus], main: &[ContainerStatus], fini
     }
     if running == 0 && stopped > 0 && unknown == 0 {
         let outcome = if stopped == succeeded { "Succeeded" } else { "Failed" };
-        return match policy {
-            _ if finished => outcome,
-            "Always" => "Running",
-            _ if stopped == succeeded => outcome,
-            "Never" => outcome,
-            _ => "Running",
-        };
+        return if will_restart && !finished { "Running" } else { outcome };
     }
     "Pending"
 }

@@ -123,6 +123,13 @@ pub enum Action {
         /// Port.
         port: u16,
     },
+    /// Asks a gRPC server at the pod's address for its health (`grpc.health.v1.Health`).
+    Grpc {
+        /// Port.
+        port: u16,
+        /// The service that is asked about; the whole server if empty.
+        service: String,
+    },
 }
 
 /// An HTTP request of a probe or hook.
@@ -152,6 +159,12 @@ pub fn action(probe: &Probe, container: &Container) -> Result<Action, String> {
         return Ok(Action::Tcp {
             host: tcp.host.clone().unwrap_or_default(),
             port: resolve_port(&tcp.port, container)?,
+        });
+    }
+    if let Some(grpc) = &probe.grpc {
+        return Ok(Action::Grpc {
+            port: resolve_port(&IntOrString::Int(grpc.port), container)?,
+            service: grpc.service.clone().unwrap_or_default(),
         });
     }
     Err(format!("missing probe handler for container {}", container.name))

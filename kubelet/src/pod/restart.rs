@@ -7,6 +7,9 @@
 use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
+
+use super::{is_init, is_sidecar, spec};
 
 /// First delay.
 pub const INITIAL_DELAY: Duration = Duration::from_secs(10);
@@ -21,6 +24,36 @@ pub fn should_restart(policy: &str, exit_code: i32) -> bool {
         "OnFailure" => exit_code != 0,
         _ => true,
     }
+}
+
+/// Whether a container of a pod that ended is to run again: the first of its own rules that matches decides,
+/// else its own policy, else the pod's (KEP-5307). An init container that succeeded is done unless it is a sidecar.
+#[must_use]
+pub fn container_restarts(pod: &Pod, container: &Container, exit_code: i32) -> bool {
+    let init = is_init(pod, &container.name);
+    if init && !is_sidecar(container) && exit_code == 0 {
+        return false;
+    }
+    if matching_rule(container, exit_code).is_some() {
+        return true;
+    }
+    let policy = container.restart_policy.as_deref().or_else(|| spec(pod).restart_policy.as_deref());
+    should_restart(policy.unwrap_or("Always"), exit_code)
+}
+
+/// Whether the end of a container restarts all containers of its pod (KEP-5532, on by default since v1.36).
+#[must_use]
+pub fn restarts_all(container: &Container, exit_code: i32) -> bool {
+    matching_rule(container, exit_code).is_some_and(|rule| rule.action == "RestartAllContainers")
+}
+
+fn matching_rule(container: &Container, exit_code: i32) -> Option<&ContainerRestartRule> {
+    container.restart_policy_rules.iter().flatten().find(|rule| {
+        rule.exit_codes.as_ref().is_some_and(|codes| {
+            let listed = codes.values.iter().flatten().any(|code| *code == exit_code);
+            if codes.operator == "NotIn" { !listed } else { listed }
+        })
+    })
 }
 
 /// Exponential back-off per key.
@@ -97,6 +130,33 @@ mod tests {
         assert!(should_restart("OnFailure", 1));
         assert!(!should_restart("OnFailure", 0));
         assert!(!should_restart("Never", 1));
+    }
+
+    #[test]
+    fn a_container_s_own_rules_come_first() {
+        let pod = crate::pod::testing::pod(serde_json::json!({"restartPolicy": "Never", "containers": [
+            {"name": "plain"}, {"name": "own", "restartPolicy": "OnFailure"},
+            {"name": "ruled", "restartPolicy": "Never", "restartPolicyRules": [
+                {"action": "Restart", "exitCodes": {"operator": "In", "values": [42, 43]}},
+                {"action": "RestartAllContainers", "exitCodes": {"operator": "NotIn", "values": [0, 1]}}]}],
+            "initContainers": [{"name": "once", "restartPolicy": "OnFailure"}, {"name": "side", "restartPolicy": "Always"}]}));
+        let restarts =
+            |name: &str, code| container_restarts(&pod, crate::pod::container(&pod, name).unwrap(), code);
+        for (name, code, expected) in [
+            ("plain", 1, false),
+            ("own", 1, true),
+            ("own", 0, false),
+            ("ruled", 42, true),
+            ("ruled", 2, true),
+            ("ruled", 1, false),
+            ("once", 1, true),
+            ("once", 0, false),
+            ("side", 0, true),
+        ] {
+            assert_eq!(restarts(name, code), expected, "{name} {code}");
+        }
+        let ruled = crate::pod::container(&pod, "ruled").unwrap();
+        assert!(restarts_all(ruled, 2) && !restarts_all(ruled, 42) && !restarts_all(ruled, 0));
     }
 
     #[test]

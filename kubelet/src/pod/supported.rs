@@ -38,6 +38,7 @@ const PROBE: &[(&str, Known)] = &[
     ("exec", Object(EXEC)),
     ("httpGet", Object(HTTP_GET)),
     ("tcpSocket", Object(&[("port", Any), ("host", Any)])),
+    ("grpc", Object(&[("port", Any), ("service", Any)])),
     ("initialDelaySeconds", Any),
     ("timeoutSeconds", Any),
     ("periodSeconds", Any),
@@ -96,7 +97,14 @@ const CONTAINER: &[(&str, Known)] = &[
         ]),
     ),
     ("resizePolicy", Any),
-    ("restartPolicy", OneOf(&["Always"])),
+    ("restartPolicy", OneOf(&["Always", "OnFailure", "Never"])),
+    (
+        "restartPolicyRules",
+        List(&[
+            ("action", OneOf(&["Restart", "RestartAllContainers"])),
+            ("exitCodes", Object(&[("operator", OneOf(&["In", "NotIn"])), ("values", Any)])),
+        ]),
+    ),
     (
         "volumeMounts",
         List(&[
@@ -182,7 +190,7 @@ const POD: &[(&str, Known)] = &[
     ("volumes", List(VOLUME)),
     ("initContainers", List(CONTAINER)),
     ("containers", List(CONTAINER)),
-    // Refused by the server at creation; added later they cannot refuse a running pod. See compatibility.md.
+    // Added to a running pod, which they cannot refuse: each is walked by itself before it starts.
     ("ephemeralContainers", Any),
     ("restartPolicy", Any),
     ("terminationGracePeriodSeconds", Any),
@@ -238,6 +246,17 @@ const POD: &[(&str, Known)] = &[
 #[must_use]
 pub fn first_unsupported(spec: &Value) -> Option<String> {
     walk(spec, POD, "spec")
+}
+
+/// The same of one ephemeral container of that spec.
+#[must_use]
+pub fn first_unsupported_ephemeral(spec: &Value, name: &str) -> Option<String> {
+    let list = spec.get("ephemeralContainers")?.as_array()?;
+    let (index, container) = list.iter().enumerate().find(|(_, container)| container["name"] == name)?;
+    let mut container = container.clone();
+    // The one field that other containers do not have.
+    container.as_object_mut()?.remove("targetContainerName");
+    walk(&container, CONTAINER, &format!("spec.ephemeralContainers[{index}]"))
 }
 
 fn walk(object: &Value, known: &'static [(&'static str, Known)], path: &str) -> Option<String> {
@@ -301,10 +320,6 @@ mod tests {
             (json!({"volumes": [{"name": "a"}, {"name": "v", "nfs": {}}]}), "spec.volumes[1].nfs"),
             (json!({"volumes": [{"name": "v", "image": {"reference": "i"}}]}), "spec.volumes[0].image"),
             (
-                json!({"containers": [{"livenessProbe": {"grpc": {"port": 1}}}]}),
-                "spec.containers[0].livenessProbe.grpc",
-            ),
-            (
                 json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
                 "spec.containers[0].resources.limits.nvidia.com/gpu",
             ),
@@ -318,5 +333,9 @@ mod tests {
             assert_eq!(first_unsupported(&spec).as_deref(), Some(path));
         }
         assert_eq!(first_unsupported(&json!({"somethingOfTomorrow": false})), None);
+        let spec = json!({"ephemeralContainers": [{"name": "d", "targetContainerName": "a"}, {"name": "e", "volumeDevices": [{}]}]});
+        assert_eq!(first_unsupported_ephemeral(&spec, "d"), None);
+        let path = "spec.ephemeralContainers[1].volumeDevices";
+        assert_eq!(first_unsupported_ephemeral(&spec, "e").as_deref(), Some(path));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 /// A pod with that spec; containers get an image if they name none.
 pub(crate) fn pod(mut spec: Value) -> Pod {
-    for list in ["containers", "initContainers"] {
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if container.get("image").is_none() {
                 container["image"] = json!("busybox:1");
@@ -44,7 +44,7 @@ pub(crate) fn view(attempt: u32, ready: bool, containers: Vec<ContainerView>) ->
 }
 
 fn run(pod: &Pod, name: &str, attempt: u32, state: ContainerState) -> ContainerView {
-    let spec = super::container(pod, name).expect("the container must be in the pod");
+    let spec = super::any_container(pod, name).expect("the container must be in the pod");
     ContainerView {
         id: format!("{name}-{attempt}"),
         name: name.into(),
@@ -53,7 +53,7 @@ fn run(pod: &Pod, name: &str, attempt: u32, state: ContainerState) -> ContainerV
         image_id: "sha256:1".into(),
         state,
         annotations: [
-            (super::HASH_ANNOTATION.to_owned(), super::plan::container_hash(spec)),
+            (super::HASH_ANNOTATION.to_owned(), super::plan::container_hash(&spec)),
             (super::SANDBOX_ANNOTATION.to_owned(), "0".to_owned()),
         ]
         .into(),

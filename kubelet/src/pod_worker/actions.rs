@@ -5,6 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler};
 use tokio::time::timeout;
 
+use super::health_check;
 use crate::{
     context::Context,
     pod::probes::{Action, HttpRequest, http_request},
@@ -58,6 +59,9 @@ pub(super) async fn perform(
                 Err(_) => Err(format!("dial tcp {shown}: i/o timeout")),
             }
         }
+        Action::Grpc { port, service } => {
+            health_check::check(&host_of("", target)?, *port, service, limit).await
+        }
     }
 }
 
@@ -92,7 +96,8 @@ fn host_of(host: &str, target: &Target<'_>) -> Result<String, String> {
     target.address.map(|address| address.to_string()).ok_or_else(|| "the pod has no address".to_owned())
 }
 
-fn authority(host: &str, port: u16) -> String {
+/// Host and port as addresses show them.
+pub(super) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 

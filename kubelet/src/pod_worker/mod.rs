@@ -10,6 +10,7 @@
 mod actions;
 mod files;
 mod ground;
+mod health_check;
 mod lifecycle;
 mod probing;
 mod start;
@@ -35,7 +36,8 @@ use tokio::{sync::Notify, time::Instant};
 use crate::{
     context::Context,
     pod::{
-        self, all_containers, described, is_init, latest_run, name, namespace, parse_time,
+        self, all_containers, any_container, described, is_ephemeral, is_init, latest_run, name, namespace,
+        parse_time,
         plan::{self, Plan, backoff_key, newest_sandbox, plan},
         restart::BackOff,
         spec,
@@ -331,9 +333,10 @@ impl Worker {
                 continue;
             }
             let mut message = files.message(&run.name, run.attempt).await;
-            let policy = pod::container(pod, &run.name)
-                .and_then(|container| container.termination_message_policy.as_deref());
-            if message.is_empty() && *exit_code != 0 && policy == Some("FallbackToLogsOnError") {
+            let policy =
+                any_container(pod, &run.name).and_then(|found| found.termination_message_policy.clone());
+            let from_log = policy.as_deref() == Some("FallbackToLogsOnError");
+            if message.is_empty() && *exit_code != 0 && from_log {
                 message = lifecycle::log_tail(&self.context, uid(pod), &run.name, run.attempt).await;
             }
             self.messages.insert(run.id.clone(), message);
@@ -365,7 +368,12 @@ impl Worker {
             inputs.not_before.insert(name.clone(), *not_before);
         }
         let known = self.status.iter().flat_map(|status| {
-            status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten())
+            let lists = [
+                &status.init_container_statuses,
+                &status.container_statuses,
+                &status.ephemeral_container_statuses,
+            ];
+            lists.into_iter().flatten().flatten()
         });
         for status in known.filter(|status| status.container_id.is_some()) {
             // A run that the runtime has forgotten is followed by the next one.
@@ -431,6 +439,12 @@ impl Worker {
         decided: &Plan,
     ) -> Result<Option<PodView>, String> {
         let mut view = view;
+        if let (Some(last), Some(known)) = (&decided.restart_all, &view) {
+            self.probes.stop();
+            stop::clear(&self.context, pod, known, last).await?;
+            self.waiting.clear();
+            return self.observe(pod).await;
+        }
         if decided.reset
             && let Some(known) = &view
         {
@@ -482,13 +496,22 @@ impl Worker {
             if !self.is_current(pod) {
                 break;
             }
-            let Some(container) = pod::container(pod, &wanted.name) else { continue };
+            let Some(container) = any_container(pod, &wanted.name) else { continue };
+            let container = container.as_ref();
             let sandbox = newest_sandbox(view.as_ref()).map_or(0, |sandbox| sandbox.attempt);
             let around = self.around(pod);
             let files = self.files(pod);
             let none = BTreeMap::new();
             let volumes = self.volumes.as_ref().map_or(&none, |(paths, _)| paths);
-            let ground = Ground { volumes, files: &files, around: &around, sandbox };
+            let unsupported = self.unsupported_ephemeral(pod, &wanted.name);
+            let ground = Ground {
+                volumes,
+                files: &files,
+                around: &around,
+                sandbox,
+                view: view.as_ref(),
+                unsupported: unsupported.as_deref(),
+            };
             let now = Timestamp::now();
             let result = start(&self.context, pod, container, wanted, &ground).await;
             if let Some(ended) = wanted.after_end {
@@ -520,6 +543,16 @@ impl Worker {
         Ok(view)
     }
 
+    /// The field of an ephemeral container that is not supported: the pod was taken before it was added.
+    fn unsupported_ephemeral(&self, pod: &Pod, name: &str) -> Option<String> {
+        if !is_ephemeral(pod, name) {
+            return None;
+        }
+        let (bytes, ..) = self.object.as_ref()?;
+        let object: Value = serde_json::from_slice(bytes).ok()?;
+        pod::supported::first_unsupported_ephemeral(object.get("spec")?, name)
+    }
+
     /// Keeps the newest dead run of a container, for `logs --previous`, and removes older ones.
     fn forget_old_runs(&self, pod: &Arc<Pod>, name: &str, attempt: u32, view: Option<&PodView>) {
         let old: Vec<u32> = view
@@ -543,6 +576,16 @@ impl Worker {
         });
     }
 
+    /// Whether all containers are on their way out, or out and none has started again.
+    fn is_restarting_all(&self, pod: &Pod, view: Option<&PodView>) -> bool {
+        let conditions = self.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let began = conditions
+            .into_iter()
+            .any(|condition| condition.type_ == status::ALL_RESTARTING && condition.status == "True");
+        let empty = view.is_none_or(|view| view.containers.is_empty());
+        !self.finished && (plan::restart_all(pod, view).is_some() || (began && empty))
+    }
+
     /// Computes the status and hands it to the writer.
     fn publish(&mut self, pod: &Pod, view: Option<&PodView>, delete: bool) {
         let (not_ready, not_started) = self.probes.held_back(pod);
@@ -563,6 +606,7 @@ impl Worker {
             pod_ips,
             host_ips: self.context.host_ips.clone(),
             verdict: self.verdict.clone(),
+            restarting_all: self.is_restarting_all(pod, view),
             finished: self.finished,
         };
         // What others wrote into the status (conditions of gates) comes from the object.
@@ -583,13 +627,11 @@ impl Worker {
 
 /// Conditions that are not the kubelet's: as the API has them now.
 fn merge_foreign_conditions(before: &mut PodStatus, current: &PodStatus) {
-    let own = |kind: &str| {
-        matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady")
-    };
     let conditions = before.conditions.get_or_insert_default();
-    conditions.retain(|condition| own(&condition.type_));
-    conditions
-        .extend(current.conditions.iter().flatten().filter(|condition| !own(&condition.type_)).cloned());
+    conditions.retain(|condition| status::is_kubelets(&condition.type_));
+    let foreign =
+        current.conditions.iter().flatten().filter(|condition| !status::is_kubelets(&condition.type_));
+    conditions.extend(foreign.cloned());
 }
 
 /// The typed view of an object and its status as it came.

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use client::EventType;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use kubelet_runtime::{
-    ContainerSpec, ContainerView, ImageView, Mount, MountPropagation, RegistryAuth, RuntimeError,
+    ContainerSpec, ContainerView, ImageView, Mount, MountPropagation, PodView, RegistryAuth, RuntimeError,
 };
 
 use super::{
@@ -42,6 +42,10 @@ pub(super) struct Ground<'a> {
     pub(super) around: &'a Surroundings,
     /// Which attempt of the sandbox it runs in.
     pub(super) sandbox: u32,
+    /// The pod's other containers.
+    pub(super) view: Option<&'a PodView>,
+    /// A field of the container that is not supported.
+    pub(super) unsupported: Option<&'a str>,
 }
 
 /// Why a container did not start.
@@ -77,6 +81,10 @@ pub(super) async fn start(
         event(EventType::Warning, "Failed", &format!("Error: {message}"));
         Failure { waiting: Waiting { reason: reason.to_owned(), message }, retry_in, left_container }
     };
+    if let Some(field) = ground.unsupported {
+        let message = format!("field {field} is not supported by this node");
+        return Err(fail("CreateContainerConfigError", message, CONFIG_RETRY, false));
+    }
     let image = ensure_image(context, pod, container).await?;
     let spec = match container_spec(context, pod, container, start, ground, &image).await {
         Ok(spec) => spec,
@@ -158,6 +166,7 @@ async fn container_spec(
     image: &ImageView,
 ) -> Result<ContainerSpec, String> {
     security::verify_non_root(pod, container, &image.user)?;
+    let joins = crate::pod::target(pod, &container.name, ground.view)?;
     let mut objects = DataObjects::default();
     for (kind, name) in references(container) {
         if let Some(data) = context.objects.fetch(kind, namespace(pod), &name, Duration::ZERO).await? {
@@ -189,6 +198,7 @@ async fn container_spec(
         env,
         working_dir: container.working_dir.clone().filter(|path| !path.is_empty()),
         mounts,
+        joins,
         resources: cgroup(pod, container, context.memory_capacity),
         security: security::effective(pod, container, &image.user),
         stdin: container.stdin.unwrap_or_default(),

@@ -6,7 +6,7 @@
 use std::{sync::Arc, time::Duration};
 
 use client::EventType;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::{ContainerState, ContainerView, PodView};
 use tokio::time::{Instant, timeout};
@@ -80,4 +80,32 @@ pub(super) async fn stop_all(context: &Arc<Context>, pod: &Pod, view: &PodView, 
             stop_container(context, pod, run, &format!("Stopping container {name}"), left).await;
         }
     }
+}
+
+/// Kills and removes every container of a pod, without hooks and without grace (KEP-5532). `last` goes last: as long
+/// as it is there, it says that the others have to go.
+pub(super) async fn clear(
+    context: &Arc<Context>,
+    pod: &Pod,
+    view: &PodView,
+    last: &str,
+) -> Result<(), String> {
+    let kill = view.containers.iter().map(async |run| {
+        if matches!(run.state, ContainerState::Running { .. }) {
+            let text = format!("Stopping container {}", run.name);
+            context.events.container(pod, &run.name, EventType::Normal, "Killing", &text);
+        }
+        let stopped = context.runtime.stop_container(uid(pod), &run.name, run.attempt, Duration::ZERO).await;
+        stopped.map_err(|error| format!("error killing container {}: {error}", run.name))
+    });
+    try_join_all(kill).await?;
+    let (ending, others): (Vec<_>, Vec<_>) = view.containers.iter().partition(|run| run.name == last);
+    for group in [others, ending] {
+        let removals = group.into_iter().map(async |run| {
+            let removed = context.runtime.remove_container(uid(pod), &run.name, run.attempt).await;
+            removed.map_err(|error| format!("error removing container {}: {error}", run.name))
+        });
+        try_join_all(removals).await?;
+    }
+    Ok(())
 }

@@ -41,7 +41,7 @@ pub(super) async fn container(
 ) -> Result<Response, Failure> {
     let pod = shared.pod(&namespace, &name)?;
     let bad = |message: String| Failure(StatusCode::BAD_REQUEST, message);
-    if pod::container(&pod, &container).is_none() {
+    if pod::any_container(&pod, &container).is_none() {
         return Err(bad(format!("container {container} is not valid for pod {name}")));
     }
     let uid = pod::uid(&pod).to_owned();
@@ -107,8 +107,8 @@ where
 fn status<'a>(pod: &'a Pod, container: &str) -> Option<&'a ContainerStatus> {
     let status = pod.status.as_ref()?;
     let all =
-        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
-    all.into_iter().find(|status| status.name == container)
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    all.into_iter().flatten().flatten().find(|status| status.name == container)
 }
 
 fn waits(pod: &Pod, container: &str) -> bool {

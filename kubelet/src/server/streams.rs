@@ -121,7 +121,7 @@ pub(super) async fn attach(
     let uid = running(&shared, &namespace, &name, &container)?;
     let pod = shared.pod(&namespace, &name)?;
     // The terminal is the container's, whatever is asked for.
-    spec.tty = pod::container(&pod, &container).and_then(|container| container.tty).unwrap_or_default();
+    spec.tty = pod::any_container(&pod, &container).and_then(|container| container.tty).unwrap_or_default();
     let session =
         shared.context.runtime.attach(&uid, &container, &spec).await.map_err(|error| refused(&error))?;
     Ok(run(&shared, upgrade, session))
@@ -139,7 +139,7 @@ fn accept(upgrade: Upgrade) -> Result<WebSocketUpgrade, Failure> {
 
 fn running(shared: &Shared, namespace: &str, name: &str, container: &str) -> Result<String, Failure> {
     let pod = shared.pod(namespace, name)?;
-    if pod::container(&pod, container).is_none() {
+    if pod::any_container(&pod, container).is_none() {
         return Err(Failure(
             StatusCode::BAD_REQUEST,
             format!("container {container} is not valid for pod {name}"),

@@ -44,6 +44,29 @@ pub fn quality_of_service(pod: &Value) -> &'static str {
     }
 }
 
+/// What an update of a subresource may change: `ephemeralcontainers` the containers of that name and nothing else
+/// (upstream's `dropNonEphemeralContainerUpdates`).
+pub fn shape_subresource(subresource: &str, new: &mut Value, old: &Value) {
+    if subresource != "ephemeralcontainers" {
+        return;
+    }
+    let mut shaped = old.clone();
+    for field in ["name", "namespace", "uid", "resourceVersion"] {
+        if !new["metadata"][field].is_null() {
+            shaped["metadata"][field] = new["metadata"][field].clone();
+        }
+    }
+    match &new["spec"]["ephemeralContainers"] {
+        Value::Null => {
+            if let Some(spec) = shaped["spec"].as_object_mut() {
+                spec.remove("ephemeralContainers");
+            }
+        }
+        added => shaped["spec"]["ephemeralContainers"] = added.clone(),
+    }
+    *new = shaped;
+}
+
 /// The seconds that a pod is granted to end: what the deletion or else the pod says, but none for a pod
 /// that runs nowhere or has ended.
 #[must_use]

@@ -26,13 +26,7 @@ pub(super) fn all(spec: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, finding
         unique_name(container, &mut taken, &at, findings);
         probes_and_lifecycle(container, &at, findings);
         host_ports(container, &mut ports, &at, findings);
-        if given(&container["restartPolicy"]) {
-            findings.one_of_in_order(
-                &at.field("restartPolicy"),
-                &container["restartPolicy"],
-                &["Always", "OnFailure", "Never"],
-            );
-        }
+        restart_policy(container, &at, findings);
     }
     let inits_at = at.field("initContainers");
     for (index, container) in items(&spec["initContainers"]).iter().enumerate() {
@@ -41,6 +35,7 @@ pub(super) fn all(spec: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, finding
         unique_name(container, &mut taken, &at, findings);
         // They run one by one: ports clash only within one.
         host_ports(container, &mut BTreeSet::new(), &at, findings);
+        restart_policy(container, &at, findings);
         if container["restartPolicy"] == "Always" {
             probes_and_lifecycle(container, &at, findings);
             continue;
@@ -57,11 +52,110 @@ pub(super) fn all(spec: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, finding
         let at = ephemeral_at.index(index);
         common(container, volumes, &at, findings);
         unique_name(container, &mut taken, &at, findings);
-        for field in ["ports", "lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
-            if given(&container[field]) {
-                findings.forbidden(&at.field(field), "cannot be set for an Ephemeral Container");
+        for (field, value) in entries(container) {
+            // What is given and empty is absent.
+            let empty = value.as_array().is_some_and(Vec::is_empty)
+                || value.as_object().is_some_and(serde_json::Map::is_empty);
+            if given(value) && !empty && !EPHEMERAL_FIELDS.contains(&field) {
+                findings.forbidden(&at.field(field), NOT_EPHEMERAL);
             }
         }
+        let mounts_at = at.field("volumeMounts");
+        for (index, mount) in items(&container["volumeMounts"]).iter().enumerate() {
+            for field in ["subPath", "subPathExpr"] {
+                if !text(&mount[field]).is_empty() {
+                    findings.forbidden(&mounts_at.index(index).field(field), NOT_EPHEMERAL);
+                }
+            }
+        }
+        let target = text(&container["targetContainerName"]);
+        let known = ["containers", "initContainers"]
+            .into_iter()
+            .flat_map(|list| items(&spec[list]))
+            .any(|container| container["name"] == target);
+        if !target.is_empty() && !known {
+            findings.not_found(&at.field("targetContainerName"), target);
+        }
+    }
+}
+
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+/// What an ephemeral container may say (upstream's `allowedEphemeralContainerFields`).
+const EPHEMERAL_FIELDS: [&str; 17] = [
+    "args",
+    "command",
+    "env",
+    "envFrom",
+    "image",
+    "imagePullPolicy",
+    "name",
+    "securityContext",
+    "stdin",
+    "stdinOnce",
+    "targetContainerName",
+    "terminationMessagePath",
+    "terminationMessagePolicy",
+    "tty",
+    "volumeDevices",
+    "volumeMounts",
+    "workingDir",
+];
+
+/// Upstream's bounds on a container's own restart rules.
+const MAX_RESTART_RULES: usize = 20;
+const MAX_EXIT_CODES: usize = 255;
+
+/// A container's own restart policy and rules (KEP-5307, KEP-5532).
+fn restart_policy(container: &Value, at: &Spot<'_>, findings: &mut Findings) {
+    let policy_at = at.field("restartPolicy");
+    let policy = &container["restartPolicy"];
+    let rules = items(&container["restartPolicyRules"]);
+    if given(policy) {
+        findings.one_of_in_order(&policy_at, policy, &["Always", "OnFailure", "Never"]);
+    } else if !rules.is_empty() {
+        findings.required(&policy_at, "must specify restartPolicy when restart rules are used");
+    }
+    let rules_at = at.field("restartPolicyRules");
+    if rules.len() > MAX_RESTART_RULES {
+        findings.too_many(&rules_at, rules.len(), MAX_RESTART_RULES);
+    }
+    for (index, rule) in rules.iter().enumerate() {
+        let at = rules_at.index(index);
+        let action = text(&rule["action"]);
+        if !matches!(action, "Restart" | "RestartAllContainers") {
+            findings.not_supported(&at.field("action"), action, &["Restart", "RestartAllContainers"]);
+        }
+        let (at, codes) = (at.field("exitCodes"), &rule["exitCodes"]);
+        if !given(codes) {
+            findings.required(&at, "must be specified");
+            continue;
+        }
+        let operator = text(&codes["operator"]);
+        if !matches!(operator, "In" | "NotIn") {
+            findings.not_supported(&at.field("operator"), operator, &["In", "NotIn"]);
+        }
+        let count = items(&codes["values"]).len();
+        if count > MAX_EXIT_CODES {
+            findings.too_many(&at.field("values"), count, MAX_EXIT_CODES);
+        }
+    }
+}
+
+/// Whether a container that ended with that code may run again; `pod_policy` is the pod's.
+pub(super) fn may_restart(container: Option<&Value>, pod_policy: &str, exit_code: i64) -> bool {
+    let container = container.unwrap_or(&Value::Null);
+    let matches = |rule: &Value| {
+        let codes = &rule["exitCodes"];
+        let listed = items(&codes["values"]).iter().any(|code| integer(code) == exit_code);
+        given(codes) && (codes["operator"] == "NotIn") != listed
+    };
+    if items(&container["restartPolicyRules"]).iter().any(matches) {
+        return true;
+    }
+    match container["restartPolicy"].as_str().unwrap_or(pod_policy) {
+        "Always" => true,
+        "OnFailure" => exit_code != 0,
+        _ => false,
     }
 }
 

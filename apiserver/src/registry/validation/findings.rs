@@ -103,6 +103,10 @@ impl Findings {
         self.0.push(FieldError::too_long(&Path::default(), max));
     }
 
+    pub(super) fn too_many(&mut self, at: &Spot<'_>, actual: usize, max: usize) {
+        self.0.push(FieldError::too_many(&at.path(), actual, max));
+    }
+
     pub(super) fn not_supported(&mut self, at: &Spot<'_>, value: &str, supported: &[&str]) {
         self.0.push(FieldError::not_supported(&at.path(), value, supported));
     }

@@ -37,14 +37,18 @@ pub fn validate_create(resource: &Resource, object: &Value) -> Vec<FieldError> {
     findings.into_errors()
 }
 
-/// What is wrong with a changed object.
+/// What is wrong with an object that was changed through itself (an empty `subresource`) or through a subresource
+/// other than its status.
 #[must_use]
-pub fn validate_update(resource: &Resource, new: &Value, old: &Value) -> Vec<FieldError> {
+pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old: &Value) -> Vec<FieldError> {
     let mut findings = Findings::default();
     if !is_core_event(resource) {
         metadata::check_changed(&new["metadata"], &old["metadata"], &mut findings);
     }
-    check(resource, new, Some(old), &mut findings);
+    match (resource.group.as_ref(), resource.kind.as_ref(), subresource) {
+        ("", "Pod", "ephemeralcontainers") => pods::ephemeral_containers(new, old, &mut findings),
+        _ => check(resource, new, Some(old), &mut findings),
+    }
     findings.into_errors()
 }
 

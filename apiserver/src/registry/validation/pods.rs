@@ -34,6 +34,34 @@ pub(super) fn pod(new: &Value, old: Option<&Value>, findings: &mut Findings) {
     }
 }
 
+/// A pod whose ephemeral containers changed: they can be added, and that is all (upstream's
+/// `ValidatePodEphemeralContainersUpdate`).
+pub(super) fn ephemeral_containers(new: &Value, old: &Value, findings: &mut Findings) {
+    if given(&old["metadata"]["annotations"]["kubernetes.io/config.mirror"]) {
+        findings.forbidden(&Spot::root(""), "static pods do not support ephemeral containers");
+        return;
+    }
+    check_spec(&new["spec"], &SPEC, findings);
+    let at = SPEC.field("ephemeralContainers");
+    for before in items(&old["spec"]["ephemeralContainers"]) {
+        let name = text(&before["name"]);
+        match items(&new["spec"]["ephemeralContainers"]).iter().find(|now| now["name"] == name) {
+            None => {
+                let detail = format!("existing ephemeral containers {name:?} may not be removed\n");
+                findings.forbidden(&at, &detail);
+            }
+            Some(now) if now != before => {
+                let detail = format!(
+                    "existing ephemeral containers {name:?} may not be changed\n{}",
+                    differences(before, now)
+                );
+                findings.forbidden(&at, &detail);
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 /// A pod template.
 pub(super) fn template(template: &Value, at: &Spot<'_>, findings: &mut Findings) {
     let metadata_at = at.field("metadata");
@@ -325,6 +353,14 @@ pub(super) fn status(new: &Value, old: &Value, findings: &mut Findings) {
         return;
     }
     let at = at.field("containerStatuses");
+    let spec = &new["spec"];
+    let containers = || ["containers", "initContainers"].into_iter().flat_map(|list| items(&spec[list]));
+    let any_restarts_all = containers()
+        .flat_map(|container| items(&container["restartPolicyRules"]))
+        .any(|rule| rule["action"] == "RestartAllContainers");
+    if any_restarts_all {
+        return;
+    }
     for (index, status) in items(&new["status"]["containerStatuses"]).iter().enumerate() {
         let before =
             items(&old["status"]["containerStatuses"]).iter().find(|other| other["name"] == status["name"]);
@@ -332,7 +368,8 @@ pub(super) fn status(new: &Value, old: &Value, findings: &mut Findings) {
         else {
             continue;
         };
-        let may_restart = policy == "OnFailure" && integer(&ended["exitCode"]) != 0;
+        let own = containers().find(|container| container["name"] == status["name"]);
+        let may_restart = containers::may_restart(own, policy, integer(&ended["exitCode"]));
         if !may_restart && !given(&status["state"]["terminated"]) {
             findings.forbidden(
                 &at.index(index).field("state"),

@@ -26,7 +26,7 @@ fn on_update(name: &str, old: &Value, change: impl FnOnce(&mut Value)) -> Vec<St
     let old = complete(row(name), old.clone());
     let mut new = old.clone();
     change(&mut new);
-    validate_update(row(name), &new, &old).iter().map(ToString::to_string).collect()
+    validate_update(row(name), "", &new, &old).iter().map(ToString::to_string).collect()
 }
 
 fn pod() -> Value {
@@ -443,4 +443,65 @@ fn events() {
     let strict = json!({"metadata": {"name": "e", "namespace": "default"}, "regarding": {"namespace": "default"}, "type": "Odd"});
     let errors = on_create("events.events.k8s.io", strict);
     assert_eq!(errors, ["eventTime: Required value", "type: Invalid value: \"\": has invalid value: Odd"]);
+}
+
+#[test]
+fn ephemeral_containers_are_only_added() {
+    let with = |list: Value| {
+        let mut pod = pod();
+        pod["spec"]["ephemeralContainers"] = list;
+        complete(row("pods"), pod)
+    };
+    let change = |old: Value, new: Value| -> Vec<String> {
+        let found = validate_update(row("pods"), "ephemeralcontainers", &with(new), &with(old));
+        found.iter().map(ToString::to_string).collect()
+    };
+    let debugger = json!({"name": "d", "image": "i", "targetContainerName": "a"});
+    let none = json!([]);
+    assert_eq!(change(none.clone(), json!([debugger])), [""; 0]);
+    assert_eq!(
+        change(json!([debugger]), none.clone()),
+        ["spec.ephemeralContainers: Forbidden: existing ephemeral containers \"d\" may not be removed\n"]
+    );
+    let changed = change(json!([debugger]), json!([{"name": "d", "image": "j", "targetContainerName": "a"}]));
+    assert!(changed[0].contains("existing ephemeral containers \"d\" may not be changed\n"), "{changed:?}");
+    let wrong = json!([{"name": "d", "image": "i", "targetContainerName": "x", "ports": [{"containerPort": 1}],
+        "resources": {"limits": {"cpu": "1"}}}, {"name": "a", "image": "i"}]);
+    assert_eq!(
+        change(none, wrong),
+        [
+            "spec.ephemeralContainers[0].ports: Forbidden: cannot be set for an Ephemeral Container",
+            "spec.ephemeralContainers[0].resources: Forbidden: cannot be set for an Ephemeral Container",
+            "spec.ephemeralContainers[0].targetContainerName: Not found: \"x\"",
+            "spec.ephemeralContainers[1].name: Duplicate value: \"a\"",
+        ]
+    );
+}
+
+#[test]
+fn restart_rules() {
+    let found = |container: Value| on_create("pods", pod_with(&json!({}), &container));
+    let rule = json!({"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}});
+    assert_eq!(found(json!({"restartPolicy": "Never", "restartPolicyRules": [rule]})), [""; 0]);
+    assert_eq!(
+        found(
+            json!({"restartPolicyRules": [rule, {"action": "Stop", "exitCodes": {"operator": "Is", "values": []}}]})
+        ),
+        [
+            "spec.containers[0].restartPolicy: Required value: must specify restartPolicy when restart rules are used",
+            "spec.containers[0].restartPolicyRules[1].action: Unsupported value: \"Stop\": supported values: \"Restart\", \"RestartAllContainers\"",
+            "spec.containers[0].restartPolicyRules[1].exitCodes.operator: Unsupported value: \"Is\": supported values: \"In\", \"NotIn\"",
+        ]
+    );
+    let mut old = pod_with(
+        &json!({"restartPolicy": "Never"}),
+        &json!({"restartPolicy": "Never", "restartPolicyRules": [rule]}),
+    );
+    let status = |code: i64| json!({"containerStatuses": [{"name": "a", "state": {"terminated": {"exitCode": code}}}]});
+    let mut new = old.clone();
+    new["status"] = json!({"containerStatuses": [{"name": "a", "state": {"running": {}}}]});
+    for (code, refused) in [(42, false), (1, true)] {
+        old["status"] = status(code);
+        assert_eq!(!validate_status_update(row("pods"), &new, &old).is_empty(), refused, "{code}");
+    }
 }

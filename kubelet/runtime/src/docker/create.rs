@@ -73,6 +73,7 @@ pub(super) fn container(
     pod: &PodIdentity,
     sandbox_id: &str,
     namespaces: Namespaces,
+    target_id: Option<&str>,
     spec: &ContainerSpec,
 ) -> ContainerCreateBody {
     let joined = format!("container:{sandbox_id}");
@@ -99,10 +100,12 @@ pub(super) fn container(
         host_config: Some(HostConfig {
             network_mode: Some(joined.clone()),
             ipc_mode: Some(if namespaces.host_ipc { "host".to_owned() } else { joined.clone() }),
-            pid_mode: match namespaces.pid {
-                PidNamespace::Own => None,
-                PidNamespace::Sandbox => Some(joined),
-                PidNamespace::Host => Some("host".to_owned()),
+            // Where the pod shares one already, the target's processes are in it.
+            pid_mode: match (namespaces.pid, target_id) {
+                (PidNamespace::Own, None) => None,
+                (PidNamespace::Own, Some(target)) => Some(format!("container:{target}")),
+                (PidNamespace::Sandbox, _) => Some(joined),
+                (PidNamespace::Host, _) => Some("host".to_owned()),
             },
             mounts: Some(spec.mounts.iter().map(mount).collect()),
             cpu_shares: resources.cpu_shares,
@@ -198,12 +201,14 @@ mod tests {
     fn a_container_joins_its_sandbox() {
         let pod = testing::pod_identity("web");
         let spec = testing::container_spec("app", &["sleep", "1"]);
-        let host = host_config(container(&node(), &pod, "abc", OWN, &spec));
+        let host = host_config(container(&node(), &pod, "abc", OWN, None, &spec));
         assert_eq!(host.network_mode.as_deref(), Some("container:abc"));
         assert_eq!(host.ipc_mode.as_deref(), Some("container:abc"));
         assert_eq!(host.pid_mode, None, "PID namespaces are shared only when asked for");
+        let host = host_config(container(&node(), &pod, "abc", OWN, Some("def"), &spec));
+        assert_eq!(host.pid_mode.as_deref(), Some("container:def"));
         let shared = Namespaces { pid: PidNamespace::Sandbox, host_ipc: true };
-        let host = host_config(container(&node(), &pod, "abc", shared, &spec));
+        let host = host_config(container(&node(), &pod, "abc", shared, Some("def"), &spec));
         assert_eq!(host.pid_mode.as_deref(), Some("container:abc"));
         assert_eq!(host.ipc_mode.as_deref(), Some("host"));
     }
@@ -212,10 +217,10 @@ mod tests {
     fn command_and_arguments_replace_the_image_s_only_where_given() {
         let pod = testing::pod_identity("web");
         let mut spec = testing::container_spec("app", &[]);
-        let body = container(&node(), &pod, "abc", OWN, &spec);
+        let body = container(&node(), &pod, "abc", OWN, None, &spec);
         assert_eq!((body.entrypoint, body.cmd), (None, None));
         spec.args = vec!["-v".into()];
-        let body = container(&node(), &pod, "abc", OWN, &spec);
+        let body = container(&node(), &pod, "abc", OWN, None, &spec);
         assert_eq!((body.entrypoint, body.cmd), (None, Some(vec!["-v".to_owned()])));
     }
 
@@ -224,7 +229,7 @@ mod tests {
         let pod = testing::pod_identity("web");
         let mut spec = testing::container_spec("app", &["sh"]);
         spec.resources.memory_limit = Some(64 << 20);
-        let host = host_config(container(&node(), &pod, "abc", OWN, &spec));
+        let host = host_config(container(&node(), &pod, "abc", OWN, None, &spec));
         assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
     }
 
@@ -240,7 +245,7 @@ mod tests {
         );
         let mut spec = testing::container_spec("app", &["sh"]);
         spec.resources.oom_score_adj = Some(1000);
-        let body = container(&node, &testing::pod_identity("web"), "abc", OWN, &spec);
+        let body = container(&node, &testing::pod_identity("web"), "abc", OWN, None, &spec);
         assert_eq!(host_config(body).oom_score_adj, Some(1000));
     }
 }

@@ -394,7 +394,16 @@ impl PodRuntime for DockerRuntime {
             .ok_or_else(|| RuntimeError::NotFound("running sandbox".to_owned()))?;
         make_missing_sources(spec).await?;
         let name = labels::container_name(pod, Some(&spec.name), spec.attempt);
-        let body = create::container(&self.node, pod, &sandbox.id, sandbox.namespaces, spec);
+        let target = match &spec.joins {
+            Some((name, attempt)) => Some(
+                self.container_id(&pod.uid, name, *attempt)
+                    .await?
+                    .ok_or_else(|| RuntimeError::Create(format!("unable to find target container {name}")))?,
+            ),
+            None => None,
+        };
+        let body =
+            create::container(&self.node, pod, &sandbox.id, sandbox.namespaces, target.as_deref(), spec);
         let (id, fresh) = self.create(&name, &spec.image, body).await?;
         let inspect = async || {
             let inspected = self.inspect(&id).await?;

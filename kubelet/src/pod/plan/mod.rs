@@ -18,8 +18,9 @@ use kubelet_runtime::{ContainerState, ContainerView, PodView, SandboxView};
 use sha2::{Digest, Sha256};
 
 use super::{
-    HASH_ANNOTATION, SANDBOX_ANNOTATION, init_containers, is_sidecar, latest_run, parse_time,
-    restart::{BackOff, should_restart},
+    HASH_ANNOTATION, SANDBOX_ANNOTATION, all_containers, ephemeral_containers, init_containers, is_sidecar,
+    latest_run, parse_time,
+    restart::{BackOff, container_restarts, restarts_all},
     spec,
 };
 
@@ -50,6 +51,9 @@ pub enum Unhealthy {
 pub struct Plan {
     /// Stop every container and the sandbox: it is dead.
     pub reset: bool,
+    /// Kill and remove every container at once, so that all of them start anew in the same sandbox: one of them
+    /// ended as its rules say. It is removed last, for it is what says so.
+    pub restart_all: Option<String>,
     /// Nothing will run again: stop what still runs and the sandbox.
     pub finished: bool,
     /// Make this attempt of the sandbox.
@@ -68,7 +72,11 @@ impl Plan {
     /// Whether there is nothing to do now.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        !self.reset && self.create_sandbox.is_none() && self.kill.is_empty() && self.start.is_empty()
+        !self.reset
+            && self.restart_all.is_none()
+            && self.create_sandbox.is_none()
+            && self.kill.is_empty()
+            && self.start.is_empty()
     }
 
     fn wake_in(&mut self, time: Duration) {
@@ -157,6 +165,16 @@ pub fn initialized(pod: &Pod, view: Option<&PodView>, inputs: &Inputs) -> bool {
         })
 }
 
+/// The container, if there is one, whose end restarts all of them: its newest run has ended so.
+#[must_use]
+pub fn restart_all(pod: &Pod, view: Option<&PodView>) -> Option<String> {
+    let ended_so = |container: &&Container| {
+        matches!(latest_run(view, &container.name).map(|run| &run.state),
+            Some(ContainerState::Exited { exit_code, .. }) if restarts_all(container, *exit_code))
+    };
+    all_containers(pod).find(ended_so).map(|container| container.name.clone())
+}
+
 /// Decides the next actions.
 #[must_use]
 pub fn plan(pod: &Pod, view: Option<&PodView>, inputs: &Inputs, backoff: &BackOff, now: Timestamp) -> Plan {
@@ -183,12 +201,11 @@ enum Fate {
 }
 
 impl Planner<'_> {
-    fn policy(&self) -> &str {
-        spec(self.pod).restart_policy.as_deref().unwrap_or("Always")
-    }
-
     fn run(&self) -> Plan {
-        let mut plan = Plan::default();
+        let mut plan = Plan { restart_all: restart_all(self.pod, self.view), ..Plan::default() };
+        if plan.restart_all.is_some() {
+            return plan;
+        }
         if self.is_finished() {
             plan.finished = true;
             return plan;
@@ -203,6 +220,7 @@ impl Planner<'_> {
             }
         }
         let fresh = plan.create_sandbox.is_some();
+        self.ephemeral_containers(&mut plan);
         self.init_containers(&mut plan, fresh);
         plan
     }
@@ -212,19 +230,36 @@ impl Planner<'_> {
     fn is_finished(&self) -> bool {
         let ended_for_good = |container: &Container| {
             matches!(latest_run(self.view, &container.name).map(|run| &run.state),
-                Some(ContainerState::Exited { exit_code, .. }) if !should_restart(self.policy(), *exit_code))
+                Some(ContainerState::Exited { exit_code, .. })
+                    if !container_restarts(self.pod, container, *exit_code))
         };
         let containers = &spec(self.pod).containers;
         if !containers.is_empty() && containers.iter().all(ended_for_good) {
             return true;
         }
-        self.policy() == "Never"
-            && containers.iter().all(|container| latest_run(self.view, &container.name).is_none())
+        containers.iter().all(|container| latest_run(self.view, &container.name).is_none())
             && init_containers(self.pod).any(|container| {
-                !is_sidecar(container)
-                    && matches!(latest_run(self.view, &container.name).map(|run| &run.state),
-                        Some(ContainerState::Exited { exit_code, .. }) if *exit_code != 0)
+                matches!(latest_run(self.view, &container.name).map(|run| &run.state),
+                    Some(ContainerState::Exited { exit_code, .. })
+                        if *exit_code != 0 && !container_restarts(self.pod, container, *exit_code))
             })
+    }
+
+    /// Ephemeral containers run once, whether or not the others have come to run yet.
+    fn ephemeral_containers(&self, plan: &mut Plan) {
+        for container in ephemeral_containers(self.pod) {
+            let name = container.name.as_str();
+            let fate = match latest_run(self.view, name).map(|run| (run.attempt, &run.state)) {
+                Some((attempt, ContainerState::Created)) => {
+                    Fate::Start(Start { name: name.to_owned(), attempt, after_end: None, replace: true })
+                }
+                Some(_) => Fate::Keep,
+                // One that the API remembers and the runtime does not has run.
+                None if self.inputs.restart_floor.contains_key(name) => Fate::Done,
+                None => self.start(name, None, false),
+            };
+            apply(fate, name, plan);
+        }
     }
 
     fn init_containers(&self, plan: &mut Plan, fresh: bool) {
@@ -242,14 +277,8 @@ impl Planner<'_> {
             {
                 continue;
             }
-            let policy = match self.policy() {
-                _ if sidecar => "Always",
-                // An init container that succeeded is done; one that failed runs again under both.
-                "Never" => "Never",
-                _ => "OnFailure",
-            };
             if ready || begun {
-                apply(self.fate(container, policy, fresh), &container.name, plan);
+                apply(self.fate(container, fresh), &container.name, plan);
             }
             let running = matches!(run.map(|run| &run.state), Some(ContainerState::Running { .. }));
             ready &= sidecar && running && !self.inputs.not_started.contains(&container.name);
@@ -258,7 +287,7 @@ impl Planner<'_> {
             }
         }
         for container in &spec(self.pod).containers {
-            apply(self.fate(container, self.policy(), fresh), &container.name, plan);
+            apply(self.fate(container, fresh), &container.name, plan);
         }
     }
 
@@ -266,17 +295,17 @@ impl Planner<'_> {
         if fresh { None } else { current_run(self.view, &container.name) }
     }
 
-    fn fate(&self, container: &Container, policy: &str, fresh: bool) -> Fate {
+    fn fate(&self, container: &Container, fresh: bool) -> Fate {
         let name = container.name.as_str();
         let Some(run) = self.current(container, fresh) else {
             let old = latest_run(self.view, name);
             if let Some(ContainerState::Exited { exit_code, .. }) = old.map(|run| &run.state)
                 && !super::is_init(self.pod, name)
-                && !should_restart(policy, *exit_code)
+                && !container_restarts(self.pod, container, *exit_code)
             {
                 return Fate::Done;
             }
-            return self.start(container, None, false);
+            return self.start(name, None, false);
         };
         match &run.state {
             ContainerState::Created => Fate::Start(Start {
@@ -287,13 +316,13 @@ impl Planner<'_> {
             }),
             ContainerState::Running { .. } => self.running(container, run),
             ContainerState::Exited { exit_code, finished_at, .. } => {
-                if !should_restart(policy, *exit_code) {
+                if !container_restarts(self.pod, container, *exit_code) {
                     return Fate::Done;
                 }
                 let ended = parse_time(finished_at).unwrap_or(self.now);
                 match self.backoff.remaining(&backoff_key(container), ended, self.now) {
                     Some(left) => Fate::BackOff(left),
-                    None => self.start(container, Some(ended), false),
+                    None => self.start(name, Some(ended), false),
                 }
             }
         }
@@ -307,7 +336,8 @@ impl Planner<'_> {
         if run.annotations.get(HASH_ANNOTATION).is_some_and(|hash| *hash != container_hash(container)) {
             return kill(format!("Container {name} definition changed, will be restarted"), None);
         }
-        let outcome = if self.policy() == "Never" { "" } else { ", will be restarted" };
+        // What the kill will end with is not known yet: 137 stands for a failure.
+        let outcome = if container_restarts(self.pod, container, 137) { ", will be restarted" } else { "" };
         match self.inputs.unhealthy.get(name) {
             Some((attempt, probe)) if *attempt == run.attempt => {
                 let which = match probe {
@@ -320,8 +350,7 @@ impl Planner<'_> {
         }
     }
 
-    fn start(&self, container: &Container, after_end: Option<Timestamp>, replace: bool) -> Fate {
-        let name = container.name.as_str();
+    fn start(&self, name: &str, after_end: Option<Timestamp>, replace: bool) -> Fate {
         if let Some(left) = self.inputs.not_before.get(name).map(|at| super::restart::elapsed(self.now, *at))
             && !left.is_zero()
         {

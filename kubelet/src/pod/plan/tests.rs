@@ -130,6 +130,68 @@ fn unhealthy_and_changed_containers_are_killed() {
 }
 
 #[test]
+fn ephemeral_containers_run_once() {
+    let pod = pod(json!({"containers": [{"name": "a"}], "initContainers": [{"name": "i"}],
+        "ephemeralContainers": [{"name": "d"}]}));
+    let initializing = view(0, true, vec![running(&pod, "i", 0, 0)]);
+    assert_eq!(starts(&decide(&pod, Some(&initializing))), [("d", 0)], "it need not wait for the others");
+    let mains = || vec![exited(&pod, "i", 0, (0, 1), 0), running(&pod, "a", 0, 1)];
+    for (run, code) in [(running(&pod, "d", 0, 2), "running"), (exited(&pod, "d", 0, (2, 3), 1), "failed")] {
+        let world = view(0, true, [mains(), vec![run]].concat());
+        assert!(decide(&pod, Some(&world)).is_idle(), "{code}");
+    }
+    let inputs = Inputs { restart_floor: [("d".to_owned(), 1)].into(), ..Inputs::default() };
+    let forgotten = plan(&pod, Some(&view(0, true, mains())), &inputs, &BackOff::default(), at(9));
+    assert!(forgotten.is_idle(), "what the API has seen running does not run again");
+}
+
+#[test]
+fn one_container_s_end_restarts_all() {
+    let pod = pod(
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "i"}], "containers": [{"name": "a"},
+        {"name": "w", "restartPolicy": "Never", "restartPolicyRules": [
+            {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [88]}}]}]}),
+    );
+    let ended = |code| {
+        let runs = vec![
+            exited(&pod, "i", 0, (0, 1), 0),
+            exited(&pod, "a", 0, (1, 2), 0),
+            exited(&pod, "w", 0, (1, 3), code),
+        ];
+        view(0, true, runs)
+    };
+    let decided = decide(&pod, Some(&ended(88)));
+    assert_eq!((decided.restart_all.as_deref(), decided.finished), (Some("w"), false));
+    assert!(decide(&pod, Some(&ended(1))).finished, "another code is an ordinary end");
+    let inputs =
+        Inputs { restart_floor: [("i".to_owned(), 1), ("a".to_owned(), 1)].into(), ..Inputs::default() };
+    let cleared = plan(&pod, Some(&view(0, true, vec![])), &inputs, &BackOff::default(), at(9));
+    assert_eq!(starts(&cleared), [("i", 1)], "in the same sandbox, from the first init container on");
+}
+
+#[test]
+fn a_container_s_own_policy_decides() {
+    let pod = pod(
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "i", "restartPolicy": "OnFailure"}],
+        "containers": [{"name": "a", "restartPolicy": "OnFailure"}, {"name": "b"}]}),
+    );
+    assert_eq!(
+        starts(&decide(&pod, Some(&view(0, true, vec![exited(&pod, "i", 0, (0, 1), 1)])))),
+        [("i", 1)]
+    );
+    let done = |a, b| {
+        let runs = vec![
+            exited(&pod, "i", 0, (0, 1), 0),
+            exited(&pod, "a", 0, (1, 2), a),
+            exited(&pod, "b", 0, (1, 2), b),
+        ];
+        view(0, true, runs)
+    };
+    assert_eq!(starts(&decide(&pod, Some(&done(1, 1)))), [("a", 1)]);
+    assert!(decide(&pod, Some(&done(0, 1))).finished);
+}
+
+#[test]
 fn the_restart_count_survives_a_lost_runtime() {
     let pod = pod(json!({"containers": [{"name": "a"}]}));
     let inputs = Inputs { restart_floor: [("a".to_owned(), 7)].into(), ..Inputs::default() };

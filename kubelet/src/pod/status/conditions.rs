@@ -9,6 +9,9 @@ use k8s_openapi::{
 use super::Inputs;
 use crate::pod::{init_containers, is_sidecar, spec, whole_seconds};
 
+/// Holds while all containers are taken away, to start anew in the same sandbox (KEP-5532).
+pub const ALL_RESTARTING: &str = "AllContainersRestarting";
+
 /// All conditions: the kubelet's own, then those that others own, as they were.
 #[must_use]
 pub fn conditions(
@@ -23,13 +26,16 @@ pub fn conditions(
     let old = before.and_then(|before| before.conditions.as_deref()).unwrap_or_default();
     let containers = containers_ready(pod, init, main, phase);
     let ready = gates(pod, old, &containers);
-    let own = [
+    let mut own = vec![
         ("PodReadyToStartContainers", Verdict::of(inputs.network_ready)),
         ("Initialized", initialized(pod, init, main, phase)),
         ("Ready", ready),
         ("ContainersReady", containers),
         ("PodScheduled", Verdict::of(true)),
     ];
+    if inputs.restarting_all || old.iter().any(|condition| condition.type_ == ALL_RESTARTING) {
+        own.push((ALL_RESTARTING, Verdict::of(inputs.restarting_all)));
+    }
     let mut all: Vec<PodCondition> = Vec::with_capacity(own.len());
     for (kind, verdict) in own {
         let past = old.iter().find(|condition| condition.type_ == kind);
@@ -58,8 +64,14 @@ pub fn conditions(
     all
 }
 
+/// Whether the kubelet alone writes conditions of that type.
+#[must_use]
+pub fn is_kubelets(kind: &str) -> bool {
+    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | ALL_RESTARTING)
+}
+
 fn own_kind(kind: &str) -> bool {
-    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | "PodScheduled")
+    is_kubelets(kind) || kind == "PodScheduled"
 }
 
 #[derive(Clone)]

@@ -22,12 +22,12 @@ use k8s_openapi::{
 };
 use kubelet_runtime::{ContainerState, ContainerView, PodView};
 
-pub use conditions::conditions;
+pub use conditions::{ALL_RESTARTING, conditions, is_kubelets};
 pub use patch::patch;
 
 use super::{
-    all_containers, init_containers, is_sidecar, latest_run, parse_time, phase::phase, plan::newest_sandbox,
-    resources::qos_class, spec, whole_seconds,
+    all_containers, ephemeral_containers, init_containers, is_sidecar, latest_run, parse_time, phase::phase,
+    plain, plan::newest_sandbox, resources::qos_class, spec, whole_seconds,
 };
 
 /// Why a container waits.
@@ -71,6 +71,8 @@ pub struct Inputs {
     pub network_ready: bool,
     /// Set once the pod fails as a whole.
     pub verdict: Option<Verdict>,
+    /// Whether all containers are being taken away, to start anew in the same sandbox.
+    pub restarting_all: bool,
     /// Whether nothing of the pod will run again and all of it has stopped.
     pub finished: bool,
 }
@@ -105,7 +107,6 @@ pub fn status(
         qos_class: Some(qos_class(pod).to_owned()),
         observed_generation: pod.metadata.generation,
         nominated_node_name: before.and_then(|before| before.nominated_node_name.clone()),
-        ephemeral_container_statuses: before.and_then(|before| before.ephemeral_container_statuses.clone()),
         ..PodStatus::default()
     };
     if let Some(verdict) = &inputs.verdict {
@@ -127,6 +128,7 @@ pub fn status(
     };
     let init: Vec<_> = init_containers(pod).map(|container| of(container, true)).collect();
     let main: Vec<_> = spec(pod).containers.iter().map(|container| of(container, false)).collect();
+    status.ephemeral_container_statuses = ephemeral_statuses(pod, view, inputs, before);
     let computed = phase(pod, &init, &main, inputs.finished);
     let settled = before
         .and_then(|before| before.phase.as_deref())
@@ -161,6 +163,25 @@ pub fn status(
     status.init_container_statuses = Some(init).filter(|list| !list.is_empty());
     status.container_statuses = Some(main);
     status
+}
+
+/// Ephemeral containers are neither ready nor started, whatever they do, and what has run is over for good.
+fn ephemeral_statuses(
+    pod: &Pod,
+    view: Option<&PodView>,
+    inputs: &Inputs,
+    before: Option<&PodStatus>,
+) -> Option<Vec<ContainerStatus>> {
+    ephemeral_containers(pod).next()?;
+    let inputs = Inputs { finished: true, ..inputs.clone() };
+    let before = before.and_then(|before| before.ephemeral_container_statuses.as_deref()).unwrap_or_default();
+    let of = |container| {
+        let container = plain(container);
+        let old = before.iter().find(|old| old.name == container.name);
+        let status = container_status(pod, &container, false, view, &inputs, old);
+        ContainerStatus { ready: false, started: None, ..status }
+    };
+    Some(ephemeral_containers(pod).map(of).collect())
 }
 
 fn container_status(
@@ -236,6 +257,7 @@ fn container_status(
         }
         Some(ContainerState::Created) | None => match waiting {
             Some(waiting) => will_wait(&waiting.reason, &waiting.message),
+            None if inputs.restarting_all => will_wait("RestartingAllContainers", ""),
             None => lost(before, inputs).unwrap_or_else(|| will_wait(default_reason, "")),
         },
     };

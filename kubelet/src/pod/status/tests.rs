@@ -110,6 +110,41 @@ fn times_and_counts_survive() {
 }
 
 #[test]
+fn ephemeral_containers() {
+    let pod = pod(json!({"containers": [{"name": "a"}], "ephemeralContainers": [{"name": "d"}]}));
+    let up = view(0, true, vec![running(&pod, "a", 0, 10), running(&pod, "d", 0, 20)]);
+    let first = status(&pod, Some(&up), &inputs(), None, at(100));
+    let shown = serde_json::to_value(&first).unwrap();
+    let debugger = &shown["ephemeralContainerStatuses"][0];
+    assert_eq!((&debugger["ready"], debugger.get("started")), (&json!(false), None));
+    assert!(debugger["state"]["running"].is_object());
+    assert_eq!(condition(&shown, "Ready")["status"], "True", "they change nothing about readiness");
+    let ended = view(0, true, vec![running(&pod, "a", 0, 10), exited(&pod, "d", 0, (20, 30), 3)]);
+    let after = compute(&pod, Some(&ended), &inputs());
+    assert_eq!(after["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"], 3);
+    let lost = view(0, true, vec![running(&pod, "a", 0, 10)]);
+    let after = serde_json::to_value(status(&pod, Some(&lost), &inputs(), Some(&first), at(100))).unwrap();
+    let state = &after["ephemeralContainerStatuses"][0]["state"];
+    assert_eq!(state["terminated"]["reason"], "ContainerStatusUnknown");
+}
+
+#[test]
+fn all_containers_restart() {
+    let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
+    let done = view(0, true, vec![exited(&pod, "a", 0, (10, 20), 0)]);
+    let with = |restarting_all| Inputs { restarting_all, ..inputs() };
+    let running_still = view(0, true, vec![running(&pod, "a", 0, 10)]);
+    let before = status(&pod, Some(&running_still), &with(false), None, at(11));
+    let going = status(&pod, Some(&view(0, true, vec![])), &with(true), Some(&before), at(20));
+    let shown = serde_json::to_value(&going).unwrap();
+    assert_eq!(shown["containerStatuses"][0]["state"]["waiting"]["reason"], "RestartingAllContainers");
+    assert_eq!(condition(&shown, "AllContainersRestarting")["status"], "True");
+    assert_ne!(shown["phase"], "Failed");
+    let again = serde_json::to_value(status(&pod, Some(&done), &with(false), Some(&going), at(30))).unwrap();
+    assert_eq!(condition(&again, "AllContainersRestarting")["status"], "False");
+}
+
+#[test]
 fn readiness_gates() {
     let pod =
         pod(json!({"containers": [{"name": "a"}], "readinessGates": [{"conditionType": "example.com/up"}]}));
