@@ -69,6 +69,18 @@ pub(crate) struct NodeOptions {
     #[arg(long, env = "MINIK8S_MAX_PODS", value_name = "NUMBER")]
     max_pods: Option<u32>,
 
+    /// Folder of manifests of pods that run whether or not there is an API server
+    #[arg(long, env = "MINIK8S_POD_MANIFEST_PATH", value_name = "DIR")]
+    pod_manifest_path: Option<PathBuf>,
+
+    /// Percent of the disk in use above which images that no container uses are removed; 100 for never
+    #[arg(long, env = "MINIK8S_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT")]
+    image_gc_high_threshold: Option<u64>,
+
+    /// Thresholds below which pods are evicted: memory.available<100Mi,nodefs.available<10%,...
+    #[arg(long, env = "MINIK8S_EVICTION_HARD", value_name = "THRESHOLDS", value_delimiter = ',')]
+    eviction_hard: Vec<String>,
+
     /// Range of all pods; each node gets a /24 of it
     #[arg(long, env = "MINIK8S_CLUSTER_CIDR", value_name = "CIDR", default_value = controller_manager::config::DEFAULT_CLUSTER_CIDR)]
     cluster_cidr: Ipv4Net,
@@ -92,6 +104,9 @@ impl NodeOptions {
             docker_socket: self.docker_socket.clone(),
             pod_infra_container_image: self.pod_infra_container_image.clone(),
             max_pods: self.max_pods,
+            pod_manifest_path: self.pod_manifest_path.clone(),
+            image_gc_high_threshold: self.image_gc_high_threshold,
+            eviction_hard: self.eviction_hard.clone(),
             cluster_cidr: Some(self.cluster_cidr),
             bridge: self.bridge.clone(),
             port: self.kubelet_port,

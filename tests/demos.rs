@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, Kubectl, root, run};
 
 /// The demo, and what it must have printed.
-const DEMOS: [(&str, &[&str]); 5] = [
+const DEMOS: [(&str, &[&str]); 6] = [
     (
         "examples/quickstart/demo.sh",
         &["pod/hello created", "hello from hello", "replicaset.apps/quickstart condition met"],
@@ -30,6 +30,15 @@ const DEMOS: [(&str, &[&str]); 5] = [
             "persistentvolumeclaim/archive condition met",
             "persistentvolume/archive condition met",
             "scratch-data   Bound",
+        ],
+    ),
+    (
+        "examples/pods/demo.sh",
+        &[
+            "\nprepared\nstarted\n",
+            "\nfirst try fails\n",
+            "httpd -f -p 8080",
+            "1 restart of the init container",
         ],
     ),
     ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),

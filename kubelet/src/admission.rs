@@ -7,9 +7,12 @@ use std::collections::HashMap;
 use api_objects::Value;
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::pod::{
-    admit::{NodeFacts, Rejection, Used, admit},
-    uid,
+use crate::{
+    pod::{
+        admit::{NodeFacts, Rejection, Used, admit, resize},
+        uid,
+    },
+    pressure::thresholds::Pressure,
 };
 
 /// The pods that this node has taken.
@@ -31,6 +34,11 @@ impl Admission {
         self.node.labels = labels;
     }
 
+    /// Follows what the node is short of.
+    pub(crate) fn set_pressure(&mut self, pressure: Pressure) {
+        self.node.pressure = pressure;
+    }
+
     /// Takes a pod that was taken before (a restart of the kubelet): it is not asked again.
     pub(crate) fn adopt(&mut self, pod: &Pod) {
         self.taken.insert(uid(pod).to_owned(), lean(pod));
@@ -47,6 +55,29 @@ impl Admission {
         admit(pod, raw_spec, &self.node, &used)?;
         self.adopt(pod);
         Ok(())
+    }
+
+    /// Gives a pod the resources that it asks for now, if it fits with them; else says why it keeps what it has, and
+    /// what that is.
+    pub(crate) fn resize(&mut self, pod: &Pod) -> Result<(), (&'static str, String, Box<Pod>)> {
+        let Some(before) = self.taken.get(uid(pod)) else { return Ok(()) };
+        let wanted = lean(pod);
+        if wanted == *before {
+            return Ok(());
+        }
+        let mut used = Used::default();
+        for (other, pod_there) in &self.taken {
+            if other != uid(pod) {
+                used.add(pod_there);
+            }
+        }
+        match resize(&wanted, before, &self.node, &used) {
+            Ok(()) => {
+                self.taken.insert(uid(pod).to_owned(), wanted);
+                Ok(())
+            }
+            Err((reason, message)) => Err((reason, message, Box::new(before.clone()))),
+        }
     }
 
     /// Gives back what a pod took.

@@ -14,7 +14,10 @@ use clap::{Args as ClapArgs, ValueEnum};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::heartbeat;
+use crate::{
+    heartbeat,
+    pressure::{Policy, Transition, thresholds::Thresholds},
+};
 
 /// Which runtime carries pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Deserialize)]
@@ -62,6 +65,15 @@ pub struct Args {
     /// Most pods on the node
     #[arg(long, env = "MINIK8S_MAX_PODS", value_name = "NUMBER")]
     pub max_pods: Option<u32>,
+    /// Folder of manifests of pods that run whether or not there is an API server
+    #[arg(long, env = "MINIK8S_POD_MANIFEST_PATH", value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Percent of the disk in use above which images that no container uses are removed; 100 for never
+    #[arg(long, env = "MINIK8S_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT")]
+    pub image_gc_high_threshold: Option<u64>,
+    /// Thresholds below which pods are evicted: memory.available<100Mi,nodefs.available<10%,...
+    #[arg(long, env = "MINIK8S_EVICTION_HARD", value_name = "THRESHOLDS", value_delimiter = ',')]
+    pub eviction_hard: Vec<String>,
     /// Range for pods if the cluster gives the node none
     #[arg(long, env = "MINIK8S_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<ipnet::Ipv4Net>,
@@ -122,6 +134,49 @@ struct File {
     pod_cidr: Option<ipnet::Ipv4Net>,
     resolv_conf: Option<PathBuf>,
     register_with_taints: Vec<Taint>,
+    static_pod_path: Option<PathBuf>,
+    eviction_hard: BTreeMap<String, String>,
+    eviction_pressure_transition_period: Option<String>,
+    #[serde(rename = "imageGCHighThresholdPercent")]
+    image_gc_high_threshold_percent: Option<u64>,
+    #[serde(rename = "imageGCLowThresholdPercent")]
+    image_gc_low_threshold_percent: Option<u64>,
+    #[serde(rename = "imageMinimumGCAge")]
+    image_minimum_gc_age: Option<String>,
+}
+
+impl File {
+    /// When pods are evicted and images removed; flags win over the file's thresholds.
+    fn pressure(&self, flag: &[String], high_percent: Option<u64>) -> Result<Policy, ConfigError> {
+        let wrong = ConfigError::Invalid;
+        let mut policy = Policy::default();
+        if !flag.is_empty() {
+            policy.thresholds = Thresholds::parse_flag(flag.iter().map(String::as_str)).map_err(wrong)?;
+        } else if !self.eviction_hard.is_empty() {
+            let given = self.eviction_hard.iter().map(|(signal, value)| (signal.as_str(), value.as_str()));
+            policy.thresholds = Thresholds::parse(given).map_err(wrong)?;
+        }
+        let duration = |text: &str| {
+            api_objects::duration::parse_go(text).map_err(|error| wrong(format!("{text:?}: {error}")))
+        };
+        if let Some(period) = &self.eviction_pressure_transition_period {
+            policy.transition = Transition(duration(period)?);
+        }
+        if let Some(age) = &self.image_minimum_gc_age {
+            policy.images.minimum_age = duration(age)?;
+        }
+        let images = &mut policy.images;
+        images.high_percent =
+            high_percent.or(self.image_gc_high_threshold_percent).unwrap_or(images.high_percent);
+        images.low_percent = self.image_gc_low_threshold_percent.unwrap_or(images.low_percent);
+        if images.high_percent > 100 || images.low_percent >= images.high_percent {
+            return Err(wrong(format!(
+                "invalid configuration: imageGCLowThresholdPercent {} must be less than imageGCHighThresholdPercent {}, which must be at most 100",
+                images.low_percent, images.high_percent
+            )));
+        }
+        Ok(policy)
+    }
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -209,6 +264,10 @@ pub struct Config {
     pub taints: Vec<Taint>,
     /// Most pods.
     pub max_pods: u32,
+    /// Folder of static pods.
+    pub static_pod_path: Option<PathBuf>,
+    /// When pods are evicted and images removed.
+    pub pressure: Policy,
     /// Range for pods if the cluster gives none.
     pub pod_cidr: Option<ipnet::Ipv4Net>,
     /// Range of all pods.
@@ -285,6 +344,7 @@ impl Args {
             })?;
             node_labels.insert(key.to_owned(), value.to_owned());
         }
+        let pressure = file.pressure(&self.eviction_hard, self.image_gc_high_threshold)?;
         let mut taints = file.register_with_taints;
         if !self.register_with_taints.is_empty() {
             taints =
@@ -317,6 +377,8 @@ impl Args {
             node_labels,
             taints,
             max_pods: self.max_pods.or(file.max_pods).unwrap_or(110),
+            static_pod_path: self.pod_manifest_path.or(file.static_pod_path),
+            pressure,
             pod_cidr: self.pod_cidr.or(file.pod_cidr),
             cluster_cidr: self.cluster_cidr.unwrap_or_else(default_cluster_cidr),
             bridge: self.bridge.unwrap_or_else(|| "minik8s0".to_owned()),
@@ -408,6 +470,24 @@ mod tests {
         let config = args.resolve().unwrap();
         assert_eq!((config.max_pods, config.port, config.node_name.as_str()), (7, 4321, "n1"));
         assert_eq!(config.cluster_dns, ["10.96.0.10".parse::<IpAddr>().unwrap()]);
+        assert_eq!(config.pressure, Policy::default());
+    }
+
+    #[test]
+    fn when_a_node_is_short() {
+        let read = |text: &str, flag: &[&str]| {
+            let file: File = api_objects::yaml::from_str(text).unwrap();
+            file.pressure(&flag.iter().map(|&part| part.to_owned()).collect::<Vec<_>>(), None)
+        };
+        let file = "evictionHard: {memory.available: 1Gi}\nevictionPressureTransitionPeriod: 30s\nimageGCHighThresholdPercent: 90\nimageMinimumGCAge: 1h0m0s\n";
+        let policy = read(file, &[]).unwrap();
+        assert_eq!(policy.thresholds, Thresholds::parse([("memory.available", "1Gi")]).unwrap());
+        assert_eq!(policy.transition, Transition(Duration::from_secs(30)));
+        assert_eq!((policy.images.high_percent, policy.images.minimum_age), (90, Duration::from_secs(3600)));
+        let flagged = read(file, &["nodefs.available<1%"]).unwrap();
+        assert_eq!(flagged.thresholds, Thresholds::parse([("nodefs.available", "1%")]).unwrap());
+        assert!(read("imageGCHighThresholdPercent: 70\n", &[]).is_err(), "not above the low one");
+        assert!(read("evictionHard: {memory.free: 1Gi}\n", &[]).is_err());
     }
 
     #[test]

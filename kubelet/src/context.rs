@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use client::Informer;
+use client::{Client, Informer};
 use kubelet_runtime::PodRuntime;
 use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,6 +31,10 @@ pub(crate) struct Context {
     pub objects: Arc<Objects>,
     /// Images.
     pub images: Images,
+    /// The API, for mirror pods.
+    pub client: Client,
+    /// The node's uid, which owns them.
+    pub node_uid: String,
     /// Where statuses go.
     pub statuses: StatusWriter,
     /// Where events go.
@@ -51,6 +55,8 @@ pub(crate) struct Context {
     pub sandbox_image: Option<String>,
     /// An HTTP client for probes and hooks.
     pub http: reqwest::Client,
+    /// Where seccomp profiles of this node stand.
+    pub seccomp_root: std::path::PathBuf,
     /// Ends everything.
     pub shutdown: CancellationToken,
     /// Joined at the end.

@@ -1,9 +1,15 @@
 //! Images: pull policy, back-off, credentials.
 //!
 //! The decisions and texts follow upstream's image manager (`pkg/kubelet/images`). Pulls of one image by many
-//! pods are one pull; pulls of different images go on side by side up to a bound.
+//! pods are one pull; pulls of different images go on side by side up to a bound. What was pulled is noted in a file:
+//! Docker is shared with whoever else uses this machine, and only what this kubelet brought may it take away.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use api_objects::Value;
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -37,6 +43,8 @@ pub(crate) struct Images {
     runtime: Arc<dyn PodRuntime>,
     permits: Semaphore,
     state: Mutex<State>,
+    /// Where the ids of pulled images are noted, a line each.
+    notes: PathBuf,
 }
 
 #[derive(Default)]
@@ -66,10 +74,28 @@ pub(crate) fn policy<'a>(image: &str, given: Option<&'a str>) -> &'a str {
 }
 
 impl Images {
-    /// Over a runtime.
+    /// Over a runtime; `notes` is the file that remembers what was pulled.
     #[must_use]
-    pub(crate) fn new(runtime: Arc<dyn PodRuntime>) -> Self {
-        Self { runtime, permits: Semaphore::new(PARALLEL_PULLS), state: Mutex::default() }
+    pub(crate) fn new(runtime: Arc<dyn PodRuntime>, notes: PathBuf) -> Self {
+        Self { runtime, permits: Semaphore::new(PARALLEL_PULLS), state: Mutex::default(), notes }
+    }
+
+    /// The ids of the images that this kubelet pulled and that may be removed once nothing uses them.
+    pub(crate) async fn pulled(&self) -> BTreeSet<String> {
+        let noted = tokio::fs::read_to_string(&self.notes).await.unwrap_or_default();
+        noted.lines().map(str::to_owned).collect()
+    }
+
+    /// Notes a pulled image. Without the note it only stays for longer.
+    async fn note(&self, id: &str) {
+        let mut known = self.pulled().await;
+        if !known.insert(id.to_owned()) {
+            return;
+        }
+        let lines = known.into_iter().map(|id| id + "\n").collect::<String>();
+        if let Err(error) = tokio::fs::write(&self.notes, lines).await {
+            tracing::warn!(path = %self.notes.display(), "a pulled image is not noted: {error}");
+        }
     }
 
     /// Makes sure that the image is there; otherwise says why the container waits. `notify` gets what is
@@ -84,8 +110,14 @@ impl Images {
     ) -> Result<ImageView, Waiting> {
         let policy = policy(image, given_policy);
         let waiting = |reason: &str, message: String| Waiting { reason: reason.to_owned(), message };
+        let before = self.runtime.image(image).await;
+        // What is here and not of our pulling stays somebody else's, whatever is pulled over it.
+        let foreign = match &before {
+            Ok(Some(found)) => (!self.pulled().await.contains(&found.id)).then(|| found.id.clone()),
+            _ => None,
+        };
         if policy != "Always" {
-            match self.runtime.image(image).await {
+            match before {
                 Ok(Some(found)) => {
                     notify(Notice::Pulled(format!(
                         "Container image \"{image}\" already present on machine and can be accessed by the pod"
@@ -118,7 +150,13 @@ impl Images {
             let _permit = self.permits.acquire().await;
             notify(Notice::Pulling(format!("Pulling image \"{image}\"")));
             let began = tokio::time::Instant::now();
-            self.pull(image, auths).await.map(|view| (view, began.elapsed()))
+            let pulled = self.pull(image, auths).await.map(|view| (view, began.elapsed()));
+            if let Ok((view, _)) = &pulled
+                && foreign.as_ref() != Some(&view.id)
+            {
+                self.note(&view.id).await;
+            }
+            pulled
         };
         let mut state = self.state.lock();
         if Arc::strong_count(&one_at_a_time) <= 2 {
@@ -255,6 +293,23 @@ mod tests {
         assert_eq!(policy("busybox:1.36", None), "IfNotPresent");
         assert_eq!(policy("busybox@sha256:00", None), "IfNotPresent");
         assert_eq!(policy("busybox", Some("Never")), "Never");
+    }
+
+    #[tokio::test]
+    async fn only_what_was_pulled_is_noted() {
+        let home = tempfile::tempdir().unwrap();
+        let options = kubelet_runtime::simulated::SimulatedOptions::default();
+        let runtime = Arc::new(kubelet_runtime::simulated::SimulatedRuntime::new(options));
+        let images = Images::new(runtime, home.path().join("pulled-images"));
+        // The simulation has every image already: they are not ours, even when they are pulled again.
+        for policy in ["IfNotPresent", "Always"] {
+            images.ensure("u", "busybox:1", Some(policy), &[], |_| {}).await.unwrap();
+            assert!(images.pulled().await.is_empty(), "{policy}");
+        }
+        images.note("sha256:1").await;
+        images.note("sha256:1").await;
+        images.note("sha256:0").await;
+        assert_eq!(images.pulled().await.into_iter().collect::<Vec<_>>(), ["sha256:0", "sha256:1"]);
     }
 
     #[test]

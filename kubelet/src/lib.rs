@@ -20,8 +20,10 @@ mod node;
 pub mod pod;
 mod pod_manager;
 mod pod_worker;
+pub mod pressure;
 mod server;
 pub mod simulated;
+mod static_pods;
 mod status_writer;
 mod volumes;
 
@@ -49,6 +51,7 @@ use network::{BridgeNetwork, Network, RuntimeNetwork};
 use node::{Machine, NodeKeeper};
 use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, resources::Demand};
 use pod_manager::PodManager;
+use pressure::{Monitor, thresholds::Pressure};
 use status_writer::StatusWriter;
 use volumes::{Layout, Volumes, claims::Claims, objects::Objects, tokens::Tokens};
 
@@ -178,6 +181,7 @@ async fn start(
     let machine = Machine::measure(&root);
     let addresses = vec![config.node_ip.unwrap_or_else(node::outward_address)];
     let (network_sender, network) = watch::channel(None);
+    let (pressure_sender, pressure) = watch::channel(Pressure::default());
 
     let mut keeper = NodeKeeper {
         config: Arc::clone(&config),
@@ -187,6 +191,7 @@ async fn start(
         network: network.clone(),
         addresses: addresses.clone(),
         images: None,
+        pressure,
     };
     let Some(registered) = register(&mut keeper, shutdown).await else { return Ok(()) };
     let node_uid = ObjectMeta::from_value(&registered).uid;
@@ -194,7 +199,7 @@ async fn start(
     tasks.spawn(heartbeat::keep(
         client.clone(),
         name.clone(),
-        node_uid,
+        node_uid.clone(),
         config.renew_every,
         shutdown.clone(),
     ));
@@ -203,8 +208,9 @@ async fn start(
     let field = |field: &str| Scope { field_selector: format!("{field}={name}"), ..Scope::default() };
     let nodes = informers.watch(api::nodes(), &field("metadata.name"), project_node);
     let services = informers.watch(api::services(), &Scope::default(), project_service);
-    let pods =
-        informers.watch(api::pods(), &field("spec.nodeName"), |bytes, _| Some(Bytes::copy_from_slice(bytes)));
+    let pods = informers.watch(api::pods(), &field("spec.nodeName"), |bytes, meta| {
+        Some(static_pods::mirror::project(bytes, meta))
+    });
 
     let events = Events::new(Recorder::new(client.clone(), "kubelet", &name, shutdown.clone(), tasks));
     events.node(&name, EventType::Normal, "Starting", "Starting kubelet.");
@@ -225,6 +231,7 @@ async fn start(
         labels: ObjectMeta::from_value(&registered).labels,
         allocatable,
         max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
+        pressure: Pressure::default(),
     };
     let context = Arc::new(Context {
         node: name.clone(),
@@ -232,7 +239,9 @@ async fn start(
         network,
         volumes: Volumes::new(Layout::new(&root), Arc::clone(&objects), tokens, claims),
         objects,
-        images: Images::new(Arc::clone(&runtime)),
+        images: Images::new(Arc::clone(&runtime), root.join("pulled-images")),
+        client: client.clone(),
+        node_uid,
         statuses: StatusWriter::start(client, tasks, shutdown),
         events,
         services: services.clone(),
@@ -248,6 +257,7 @@ async fn start(
         memory_capacity: allocatable.memory,
         sandbox_image: config.sandbox_image.clone(),
         http: probe_client(),
+        seccomp_root: root.join("seccomp"),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
     });
@@ -255,6 +265,7 @@ async fn start(
         server.serve(Arc::clone(&context), pods.clone());
     }
     tasks.spawn(keeper.keep(shutdown.clone()));
+    let (policy, static_path) = (config.pressure.clone(), config.static_pod_path.clone());
     let setup = NetworkSetup {
         config,
         context: Arc::clone(&context),
@@ -264,7 +275,15 @@ async fn start(
         sender: network_sender,
     };
     tasks.spawn(setup.run());
-    tasks.spawn(PodManager::new(context, pods).run());
+    let (found, static_pods) = watch::channel(static_pods::folder::Found::new());
+    if let Some(path) = static_path {
+        let folder = static_pods::folder::Folder::new(path, name);
+        tasks.spawn(folder.follow(found, shutdown.clone()));
+    }
+    let manager = PodManager::new(Arc::clone(&context), pods.clone(), static_pods);
+    let workers = manager.workers();
+    tasks.spawn(manager.run());
+    tasks.spawn(Monitor { context, pods, workers, policy, root, pressure: pressure_sender }.run());
     Ok(())
 }
 

@@ -16,12 +16,14 @@ use client::{Client, Error, PatchType};
 use jiff::Timestamp;
 use kubelet_runtime::{ImageView, PodRuntime};
 use serde_json::json;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     api,
     config::{Config, Taint},
     network::NetworkReceiver,
+    pressure::thresholds::Pressure,
 };
 
 /// The version of Kubernetes that this kubelet speaks.
@@ -34,10 +36,6 @@ const LIST_IMAGES_EVERY: Duration = Duration::from_secs(60);
 const REPORT_EVERY: Duration = Duration::from_secs(300);
 /// Images listed in a status (upstream's `nodeStatusMaxImages`).
 const MAX_IMAGES: usize = 50;
-/// Below this free memory the node reports pressure (upstream's `memory.available` eviction threshold).
-const MEMORY_PRESSURE_BYTES: u64 = 100 << 20;
-/// Below this share of free disk the node reports pressure (upstream's `nodefs.available`).
-const DISK_PRESSURE_PERCENT: u64 = 10;
 
 /// What does not change while the machine is up.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -89,7 +87,7 @@ impl Machine {
 }
 
 /// A line of `/proc/meminfo`, in bytes.
-fn meminfo(name: &str) -> Option<u64> {
+pub(crate) fn meminfo(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
@@ -286,6 +284,11 @@ fn words(reason: &str) -> &'static str {
     }
 }
 
+/// Nobody measures pressure any more (a runtime that only pretends): there is nothing to be told until the end.
+async fn pressure_ended(shutdown: &CancellationToken) {
+    let _ = tokio::time::timeout(MEASURE_EVERY, shutdown.cancelled()).await;
+}
+
 /// Keeps the node's object and status.
 pub(crate) struct NodeKeeper {
     /// Configuration.
@@ -300,6 +303,8 @@ pub(crate) struct NodeKeeper {
     pub network: NetworkReceiver,
     /// The node's addresses.
     pub addresses: Vec<IpAddr>,
+    /// What the node is short of.
+    pub pressure: watch::Receiver<Pressure>,
     /// The node's images, and when they were listed.
     pub images: Option<(tokio::time::Instant, Images)>,
 }
@@ -363,6 +368,7 @@ impl NodeKeeper {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(MEASURE_EVERY) => {}
                 changed = self.network.changed() => if changed.is_err() { return },
+                changed = self.pressure.changed() => if changed.is_err() { pressure_ended(&shutdown).await },
             }
         }
     }
@@ -403,12 +409,11 @@ impl NodeKeeper {
             Ok(_) => None,
         };
         let images = self.images().await;
-        let disk_pressure = disk(&self.config.root_dir)
-            .is_some_and(|(total, free)| total > 0 && free * 100 / total < DISK_PRESSURE_PERCENT);
+        let pressure = *self.pressure.borrow_and_update();
         Condition {
-            memory_pressure: meminfo("MemAvailable").is_some_and(|free| free < MEMORY_PRESSURE_BYTES),
-            disk_pressure,
-            pid_pressure: false,
+            memory_pressure: pressure.memory,
+            disk_pressure: pressure.disk,
+            pid_pressure: pressure.pid,
             not_ready,
             runtime_version: version
                 .map_or_else(|_| String::new(), |version| format!("{}://{version}", self.runtime.name())),

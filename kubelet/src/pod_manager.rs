@@ -2,7 +2,7 @@
 //!
 //! One informer on this node's pods feeds one worker per uid; the runtime's hints wake them. At start, once
 //! the informer knows all pods, what the runtime still has of others is removed: after that every pod on the
-//! node has exactly one owner.
+//! node has exactly one owner. Static pods come from a folder instead; what the API has of them only mirrors them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,11 +17,13 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::PodView;
 use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     context::Context,
     pod::status::Verdict,
     pod_worker::{self, Desired, Handle},
+    static_pods::{folder::Found, mirror},
 };
 
 /// Wait before the runtime is asked again for its pods or events.
@@ -34,6 +36,10 @@ pub(crate) struct PodManager {
     context: Arc<Context>,
     pods: Informer<Bytes>,
     workers: Arc<Mutex<HashMap<String, Handle>>>,
+    /// Static pods by uid.
+    statics: watch::Receiver<Found>,
+    /// Tells that a worker has ended: a static pod may have waited for the one of its name before.
+    ended: Arc<Notify>,
     /// Which uid a name stood for last, to tell that a pod was replaced by another of its name.
     names: HashMap<Key, String>,
 }
@@ -41,8 +47,15 @@ pub(crate) struct PodManager {
 impl PodManager {
     /// Over the informer on this node's pods.
     #[must_use]
-    pub(crate) fn new(context: Arc<Context>, pods: Informer<Bytes>) -> Self {
-        Self { context, pods, workers: Arc::default(), names: HashMap::new() }
+    pub(crate) fn new(context: Arc<Context>, pods: Informer<Bytes>, statics: watch::Receiver<Found>) -> Self {
+        let (workers, ended) = (Arc::default(), Arc::default());
+        Self { context, pods, workers, statics, ended, names: HashMap::new() }
+    }
+
+    /// The workers, for who needs to reach them.
+    #[must_use]
+    pub(crate) fn workers(&self) -> Arc<Mutex<HashMap<String, Handle>>> {
+        Arc::clone(&self.workers)
     }
 
     /// Runs until shutdown.
@@ -64,10 +77,15 @@ impl PodManager {
         context.tasks.spawn(relay_events(Arc::clone(&context), Arc::clone(&workers)));
         context.tasks.spawn(sweep(Arc::clone(&context), self.pods.clone(), Arc::clone(&workers)));
         context.tasks.spawn(wake_on_network(Arc::clone(&context), workers));
+        let (ended, mut statics) = (Arc::clone(&self.ended), self.statics.clone());
+        let mut running = HashMap::new();
         loop {
+            self.follow_statics(&mut running);
             let keys = tokio::select! {
                 () = shutdown.cancelled() => return,
                 keys = changes.recv() => keys,
+                Ok(()) = statics.changed() => continue,
+                () = ended.notified() => continue,
             };
             for change in keys {
                 self.follow(&change.key);
@@ -75,8 +93,83 @@ impl PodManager {
         }
     }
 
+    /// Brings the static pods up to date; `running` are those that have workers, with their names.
+    fn follow_statics(&self, running: &mut HashMap<String, Key>) {
+        let wanted = self.statics.borrow().clone();
+        running.retain(|uid, key| match (self.workers.lock().get(uid), wanted.contains_key(uid)) {
+            (Some(_), true) => true,
+            (Some(worker), false) => {
+                worker.desire(Desired::Gone);
+                true
+            }
+            // Its worker has ended: one of its name may begin.
+            (None, _) => {
+                tracing::debug!(uid, name = &*key.name, "a static pod has ended");
+                false
+            }
+        });
+        for (uid, bytes) in wanted {
+            let meta = ObjectMeta::from_bytes(&bytes);
+            let key = Key::new(&meta.namespace, &meta.name);
+            if running.contains_key(&uid) || running.values().any(|other| *other == key) {
+                continue;
+            }
+            self.begin(uid.clone(), bytes);
+            self.show_mirror(&key, &uid);
+            running.insert(uid, key);
+        }
+    }
+
+    /// Tells a static pod's worker what the API has of it.
+    fn show_mirror(&self, key: &Key, uid: &str) {
+        let mirror = self.pods.get(key).and_then(|bytes| mirror::read(&bytes));
+        if let Some(worker) = self.workers.lock().get(uid) {
+            worker.show_mirror(mirror);
+        }
+    }
+
+    /// The static pod of that name, if there is one.
+    fn static_pod(&self, key: &Key) -> Option<String> {
+        let statics = self.statics.borrow();
+        let of_name = |(uid, bytes): (&String, &Bytes)| {
+            let meta = ObjectMeta::from_bytes(bytes);
+            (*meta.name == *key.name && *meta.namespace == *key.namespace).then(|| uid.clone())
+        };
+        statics.iter().find_map(of_name)
+    }
+
+    /// A mirror pod, or what was one: the static pod's worker sees to it, and without one it goes.
+    fn follow_mirror(&self, key: &Key) -> bool {
+        let mirror = self.pods.get(key).and_then(|bytes| mirror::read(&bytes));
+        match (self.static_pod(key), mirror) {
+            (Some(uid), _) => {
+                self.show_mirror(key, &uid);
+                true
+            }
+            (None, Some(orphan)) => {
+                let (context, key) = (Arc::clone(&self.context), key.clone());
+                self.context.tasks.spawn(async move {
+                    let removed =
+                        mirror::remove(&context.client, &key.namespace, &key.name, &orphan.uid).await;
+                    if let Err(error) = removed {
+                        tracing::warn!(
+                            pod = &*key.name,
+                            "a mirror pod stays for now: {}",
+                            client::error::chain(&error)
+                        );
+                    }
+                });
+                true
+            }
+            (None, None) => false,
+        }
+    }
+
     /// Brings one name up to date.
     fn follow(&mut self, key: &Key) {
+        if self.follow_mirror(key) {
+            return;
+        }
         let object = self.pods.get(key);
         let meta = object.as_ref().map(|bytes| ObjectMeta::from_bytes(bytes));
         let uid = meta.map(|meta| meta.uid);
@@ -102,9 +195,10 @@ impl PodManager {
     fn begin(&self, uid: String, bytes: Bytes) {
         let verdict = self.admit(&bytes);
         let workers = Arc::clone(&self.workers);
-        let ended = uid.clone();
+        let (gone, ended) = (uid.clone(), Arc::clone(&self.ended));
         let handle = pod_worker::spawn(&self.context, bytes, verdict, move || {
-            workers.lock().remove(&ended);
+            workers.lock().remove(&gone);
+            ended.notify_one();
         });
         self.workers.lock().insert(uid, handle);
     }

@@ -81,6 +81,9 @@ impl Cluster {
             ("--bridge", bridge.clone()),
             ("--cluster-cidr", format!("10.{id}.0.0/16")),
             ("--service-cluster-ip-range", format!("172.{}.{id}.0/24", 24 + number % 8)),
+            // How full the disk of the machine is must neither evict the tests' pods nor remove anybody's images.
+            ("--eviction-hard", "memory.available<50Mi".to_owned()),
+            ("--image-gc-high-threshold", "100".to_owned()),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])

@@ -234,6 +234,8 @@ pub struct ContainerView {
     pub image_id: String,
     /// State.
     pub state: ContainerState,
+    /// The limits that hold (without `oom_score_adj`, which is set once); `None` if the runtime does not say.
+    pub resources: Option<ContainerResources>,
     /// Notes given with the spec.
     pub annotations: BTreeMap<String, String>,
 }
@@ -260,6 +262,8 @@ pub struct ImageView {
     pub size: u64,
     /// The image's user, for `runAsNonRoot`.
     pub user: String,
+    /// Whether the runtime itself needs it: it is never removed for being unused.
+    pub pinned: bool,
 }
 
 /// Name and password for a registry.
@@ -350,6 +354,17 @@ pub struct ContainerStats {
     pub memory_usage: u64,
 }
 
+/// What a container wrote.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ContainerDisk {
+    /// Name in the pod.
+    pub name: String,
+    /// Bytes in its own file system, above its image's.
+    pub root: u64,
+    /// Bytes of its log.
+    pub log: u64,
+}
+
 /// What a runtime cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
@@ -433,6 +448,14 @@ pub trait PodRuntime: Send + Sync + 'static {
         pod: &PodIdentity,
         spec: &ContainerSpec,
     ) -> Result<ContainerView, RuntimeError>;
+    /// Changes the limits of a running container; what is `None` stays as it is.
+    async fn resize_container(
+        &self,
+        uid: &str,
+        name: &str,
+        attempt: u32,
+        resources: &ContainerResources,
+    ) -> Result<(), RuntimeError>;
     /// Asks a container to stop and kills it after `grace`; returns once it has ended.
     async fn stop_container(
         &self,
@@ -445,6 +468,8 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn remove_container(&self, uid: &str, name: &str, attempt: u32) -> Result<(), RuntimeError>;
     /// Stops a sandbox; its containers have ended before.
     async fn stop_sandbox(&self, uid: &str, attempt: u32) -> Result<(), RuntimeError>;
+    /// Removes a dead sandbox that another has followed.
+    async fn remove_sandbox(&self, uid: &str, attempt: u32) -> Result<(), RuntimeError>;
     /// Removes all of a pod: containers, sandboxes, logs. Kills what still runs.
     async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError>;
 
@@ -452,6 +477,10 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn image(&self, reference: &str) -> Result<Option<ImageView>, RuntimeError>;
     /// Every image on the node.
     async fn images(&self) -> Result<Vec<ImageView>, RuntimeError>;
+    /// Removes an image; refused while any container uses it or it has several names.
+    async fn remove_image(&self, id: &str) -> Result<(), RuntimeError>;
+    /// The directory on this node whose file system holds images; `None` if there is none.
+    async fn image_root(&self) -> Result<Option<PathBuf>, RuntimeError>;
     /// Pulls an image.
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError>;
 
@@ -477,4 +506,6 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn attach(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError>;
     /// What the containers of a pod used.
     async fn stats(&self, uid: &str) -> Result<Vec<ContainerStats>, RuntimeError>;
+    /// What the newest run of each container of a pod wrote.
+    async fn disk_usage(&self, uid: &str) -> Result<Vec<ContainerDisk>, RuntimeError>;
 }

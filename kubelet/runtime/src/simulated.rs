@@ -163,6 +163,7 @@ impl SimulatedRuntime {
     fn image_view(reference: &str) -> ImageView {
         ImageView {
             id: format!("simulated:{reference}"),
+            pinned: false,
             names: vec![reference.to_owned()],
             size: 0,
             user: String::new(),
@@ -256,6 +257,7 @@ impl PodRuntime for SimulatedRuntime {
                 image: spec.image.clone(),
                 image_id: format!("simulated:{}", spec.image),
                 state: ContainerState::Created,
+                resources: None,
                 annotations: spec.annotations.clone(),
             };
             known.containers.entry(key.clone()).or_insert(created);
@@ -302,6 +304,13 @@ impl PodRuntime for SimulatedRuntime {
         Ok(())
     }
 
+    async fn remove_sandbox(&self, uid: &str, attempt: u32) -> Result<(), RuntimeError> {
+        if let Some(pod) = self.state.lock().pods.get_mut(uid) {
+            pod.sandboxes.remove(&attempt);
+        }
+        Ok(())
+    }
+
     async fn stop_sandbox(&self, uid: &str, attempt: u32) -> Result<(), RuntimeError> {
         let mut state = self.state.lock();
         if let Some(sandbox) = state.pods.get_mut(uid).and_then(|pod| pod.sandboxes.get_mut(&attempt)) {
@@ -327,6 +336,28 @@ impl PodRuntime for SimulatedRuntime {
     }
 
     async fn images(&self) -> Result<Vec<ImageView>, RuntimeError> {
+        Ok(Vec::new())
+    }
+
+    async fn resize_container(
+        &self,
+        _uid: &str,
+        _name: &str,
+        _attempt: u32,
+        _resources: &crate::ContainerResources,
+    ) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn remove_image(&self, _id: &str) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn image_root(&self) -> Result<Option<std::path::PathBuf>, RuntimeError> {
+        Ok(None)
+    }
+
+    async fn disk_usage(&self, _uid: &str) -> Result<Vec<crate::ContainerDisk>, RuntimeError> {
         Ok(Vec::new())
     }
 

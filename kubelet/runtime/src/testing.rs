@@ -164,6 +164,10 @@ async fn sandboxes(harness: &impl Harness) {
         view(runtime, &spec.pod.uid).await.sandboxes.iter().map(|sandbox| sandbox.attempt).collect();
     assert_eq!(attempts, [1, 0], "newest first");
     for _ in 0..2 {
+        runtime.remove_sandbox(&spec.pod.uid, 0).await.expect("removing must succeed, twice");
+    }
+    assert_eq!(view(runtime, &spec.pod.uid).await.sandboxes.len(), 1);
+    for _ in 0..2 {
         runtime.remove_pod(&spec.pod.uid).await.expect("removing must succeed, twice");
     }
     assert_eq!(runtime.pod(&spec.pod.uid).await.expect("pod must answer"), None);

@@ -10,10 +10,11 @@ use serde_json::Value;
 
 use super::{
     all_containers,
-    resources::{Demand, demand},
+    resources::{Demand, demand, qos_class},
     spec,
     supported::first_unsupported,
 };
+use crate::pressure::{thresholds::Pressure, victims::is_critical};
 
 /// Why a pod is not taken.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,6 +45,8 @@ pub struct NodeFacts {
     pub allocatable: Demand,
     /// Most pods.
     pub max_pods: usize,
+    /// What it is short of.
+    pub pressure: Pressure,
 }
 
 /// What the pods that were taken before use.
@@ -96,6 +99,10 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
             &format!("field {field} is not supported by this node"),
         ));
     }
+    if !bears(pod, node.pressure) {
+        let message = format!("The node had condition: [{}]. ", node.pressure.names().join(" "));
+        return Err(Rejection::new("Evicted", &message));
+    }
     if spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
         return Err(Rejection::new(
             "PodOSNotSupported",
@@ -135,6 +142,58 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
         return Err(insufficient("memory", asked.memory, used.demand.memory, node.allocatable.memory));
     }
     Ok(())
+}
+
+/// Whether a pod fits with the resources that it asks for now (upstream's `canResizePod`). What shrinks always fits.
+pub fn resize(
+    wanted: &Pod,
+    before: &Pod,
+    node: &NodeFacts,
+    used: &Used,
+) -> Result<(), (&'static str, String)> {
+    let (asked, had) = (demand(wanted), demand(before));
+    let resources = [
+        ("cpu", asked.cpu, had.cpu, used.demand.cpu, node.allocatable.cpu),
+        ("memory", asked.memory, had.memory, used.demand.memory, node.allocatable.memory),
+    ];
+    for (name, asked, _, _, capacity) in resources {
+        if asked > capacity {
+            return Err((
+                "Infeasible",
+                format!("Node didn't have enough capacity: {name}, requested: {asked}, capacity: {capacity}"),
+            ));
+        }
+    }
+    for (name, asked, had, used, capacity) in resources {
+        if asked > had && used + asked > capacity {
+            return Err((
+                "Deferred",
+                format!(
+                    "Node didn't have enough resource: {name}, requested: {asked}, used: {used}, capacity: {capacity}"
+                ),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a node under pressure takes the pod (the eviction manager's `Admit` of upstream): critical ones always;
+/// short of memory only, those that ask for some and those that tolerate it.
+fn bears(pod: &Pod, pressure: Pressure) -> bool {
+    if pressure == Pressure::default() || is_critical(pod) {
+        return true;
+    }
+    if pressure.disk || pressure.pid {
+        return false;
+    }
+    let tolerates = spec(pod).tolerations.iter().flatten().any(|toleration| {
+        let exists = toleration.operator.as_deref() == Some("Exists");
+        let key = toleration.key.as_deref().unwrap_or_default();
+        (key == "node.kubernetes.io/memory-pressure" || (key.is_empty() && exists))
+            && (exists || toleration.value.as_deref().unwrap_or_default().is_empty())
+            && matches!(toleration.effect.as_deref(), None | Some("" | "NoSchedule"))
+    });
+    qos_class(pod) != "BestEffort" || tolerates
 }
 
 fn conflict(one: &HostPortUse, other: &HostPortUse) -> bool {
@@ -201,6 +260,7 @@ mod tests {
             labels: [("disk".to_owned(), "ssd".to_owned())].into(),
             allocatable: Demand { cpu: 2000, memory: 1 << 30 },
             max_pods: 2,
+            pressure: Pressure::default(),
         }
     }
 
@@ -254,6 +314,46 @@ mod tests {
         };
         assert_eq!(decide(&affinity("In"), &busy), Ok(()));
         assert_eq!(decide(&affinity("NotIn"), &busy), Err("NodeAffinity".into()));
+    }
+
+    #[test]
+    fn a_resize_fits_is_deferred_or_cannot_be() {
+        let asking =
+            |cpu: &str| pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}));
+        let used = Used { demand: Demand { cpu: 1000, memory: 0 }, pods: 1, ..Used::default() };
+        let judge =
+            |cpu: &str| resize(&asking(cpu), &asking("500m"), &node(), &used).map_err(|(reason, _)| reason);
+        assert_eq!(judge("1"), Ok(()));
+        assert_eq!(judge("1500m"), Err("Deferred"));
+        assert_eq!(judge("3"), Err("Infeasible"));
+    }
+
+    #[test]
+    fn under_pressure() {
+        let short = |memory, disk| NodeFacts { pressure: Pressure { memory, disk, pid: false }, ..node() };
+        let asks = json!({"containers": [{"name": "a", "resources": {"requests": {"memory": "1Mi"}}}]});
+        let none = json!({"containers": [{"name": "a"}]});
+        let mut tolerant = none.clone();
+        tolerant["tolerations"] =
+            json!([{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]);
+        let mut critical = none.clone();
+        critical["priority"] = json!(2_000_000_000);
+        for (spec, memory, disk, taken) in [
+            (&asks, true, false, true),
+            (&none, true, false, false),
+            (&tolerant, true, false, true),
+            (&tolerant, false, true, false),
+            (&asks, true, true, false),
+            (&critical, true, true, true),
+        ] {
+            let outcome = admit(&pod(spec.clone()), spec, &short(memory, disk), &Used::default());
+            assert_eq!(outcome.is_ok(), taken, "{spec} {memory} {disk}");
+        }
+        let refused = admit(&pod(none.clone()), &none, &short(true, true), &Used::default()).unwrap_err();
+        assert_eq!(
+            refused.message,
+            "Pod was rejected: The node had condition: [MemoryPressure DiskPressure]. "
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! The container's own context wins over the pod's, field by field.
 
-use k8s_openapi::api::core::v1::{Container, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
 use kubelet_runtime::ContainerSecurity;
 
 use super::spec;
@@ -13,6 +13,19 @@ pub fn run_as_user(pod: &Pod, container: &Container) -> Option<i64> {
     let own = container.security_context.as_ref();
     let pods = spec(pod).security_context.as_ref();
     own.and_then(|context| context.run_as_user).or_else(|| pods.and_then(|context| context.run_as_user))
+}
+
+/// The seccomp profile that holds for a container: its own, or the pod's.
+fn seccomp<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a SeccompProfile> {
+    let own = container.security_context.as_ref().and_then(|context| context.seccomp_profile.as_ref());
+    own.or_else(|| spec(pod).security_context.as_ref()?.seccomp_profile.as_ref())
+}
+
+/// The file of a container's seccomp profile below the kubelet's `seccomp` directory, if it names one.
+#[must_use]
+pub fn localhost_seccomp<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a str> {
+    let profile = seccomp(pod, container).filter(|profile| profile.type_ == "Localhost")?;
+    profile.localhost_profile.as_deref()
 }
 
 /// Checks `runAsNonRoot` against the user asked for and the image's. The texts are upstream's
@@ -75,12 +88,9 @@ pub fn effective(pod: &Pod, container: &Container, image_user: &str) -> Containe
     let capabilities = own.and_then(|context| context.capabilities.as_ref());
     let privileged = own.and_then(|context| context.privileged).unwrap_or_default();
     let mut options = Vec::new();
-    let seccomp = own
-        .and_then(|context| context.seccomp_profile.as_ref())
-        .or_else(|| pods.and_then(|context| context.seccomp_profile.as_ref()));
     // Without a profile upstream leaves containers unconfined unless SeccompDefault is set; Docker's own
     // default profile is the safer reading, and `Unconfined` asks for its absence by name.
-    if seccomp.is_some_and(|profile| profile.type_ == "Unconfined") {
+    if seccomp(pod, container).is_some_and(|profile| profile.type_ == "Unconfined") {
         options.push("seccomp=unconfined".to_owned());
     }
     let apparmor = own

@@ -50,7 +50,8 @@ const PROBE: &[(&str, Known)] = &[
 const HOOK: &[(&str, Known)] =
     &[("exec", Object(EXEC)), ("httpGet", Object(HTTP_GET)), ("sleep", Object(&[("seconds", Any)]))];
 
-const SECCOMP: &[(&str, Known)] = &[("type", OneOf(&["RuntimeDefault", "Unconfined"]))];
+const SECCOMP: &[(&str, Known)] =
+    &[("type", OneOf(&["RuntimeDefault", "Unconfined", "Localhost"])), ("localhostProfile", Any)];
 const APPARMOR: &[(&str, Known)] = &[("type", OneOf(&["RuntimeDefault", "Unconfined"]))];
 
 const CONTAINER: &[(&str, Known)] = &[
@@ -296,6 +297,7 @@ fn speaks(value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use api_objects::schema::{self, Schema};
     use serde_json::json;
 
     use super::*;
@@ -312,6 +314,50 @@ mod tests {
         assert_eq!(first_unsupported(&spec), None);
     }
 
+    /// Every field of the published schema that refuses a pod, by walking the schema beside the list.
+    fn refused(schema: &Schema, known: &[(&str, Known)], path: &str, found: &mut Vec<String>) {
+        for (name, _) in known {
+            assert!(
+                schema.fields().is_empty() || schema.field(name).is_some(),
+                "{path}.{name} is no field of the API"
+            );
+        }
+        if schema.fields().is_empty() {
+            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
+            found.push(format!("{path}: other than {}", names.join(", ")));
+        }
+        for field in schema.fields() {
+            let path = format!("{path}.{}", field.name);
+            match known.iter().find(|(name, _)| **name == *field.name) {
+                None => found.push(path),
+                Some((_, Any)) => {}
+                Some((_, OneOf(values))) => {
+                    let quoted: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
+                    found.push(format!("{path}: other than {}", quoted.join(", ")));
+                }
+                // The same as of the containers.
+                Some(_) if *field.name == *"initContainers" => {}
+                Some((_, Object(fields))) => refused(&field.schema, fields, &path, found),
+                Some((_, List(fields))) => {
+                    let items = field.schema.items().expect("a list must have items");
+                    refused(items, fields, &format!("{path}[]"), found);
+                }
+            }
+        }
+    }
+
+    /// What the documentation says is refused is what is refused; everything else of the schema is honoured.
+    #[test]
+    fn every_field_of_the_schema_is_honoured_or_documented_as_refused() {
+        let schema = schema::definition("io.k8s.api.core.v1.PodSpec").expect("there must be a pod spec");
+        let mut found = Vec::new();
+        refused(schema, POD, "spec", &mut found);
+        let documentation = include_str!("../../../docs/compatibility.md");
+        let block = documentation.split("<!-- pod fields that are refused -->\n```text\n").nth(1);
+        let block = block.and_then(|rest| rest.split("```").next()).expect("there must be a list");
+        assert_eq!(block.lines().collect::<Vec<_>>(), found, "the list should be:\n{}", found.join("\n"));
+    }
+
     #[test]
     fn what_we_do_not_is_named() {
         for (spec, path) in [
@@ -324,8 +370,8 @@ mod tests {
                 "spec.containers[0].resources.limits.nvidia.com/gpu",
             ),
             (
-                json!({"containers": [{"securityContext": {"seccompProfile": {"type": "Localhost"}}}]}),
-                "spec.containers[0].securityContext.seccompProfile.type",
+                json!({"containers": [{"securityContext": {"appArmorProfile": {"type": "Localhost"}}}]}),
+                "spec.containers[0].securityContext.appArmorProfile.type",
             ),
             (json!({"volumes": [{"emptyDir": {"medium": "HugePages"}}]}), "spec.volumes[0].emptyDir.medium"),
             (json!({"somethingOfTomorrow": {}}), "spec.somethingOfTomorrow"),

@@ -52,6 +52,7 @@ fn run(pod: &Pod, name: &str, attempt: u32, state: ContainerState) -> ContainerV
         image: spec.image.clone().unwrap_or_default(),
         image_id: "sha256:1".into(),
         state,
+        resources: None,
         annotations: [
             (super::HASH_ANNOTATION.to_owned(), super::plan::container_hash(&spec)),
             (super::SANDBOX_ANNOTATION.to_owned(), "0".to_owned()),

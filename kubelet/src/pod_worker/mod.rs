@@ -8,11 +8,14 @@
 //! Life: admitted → running ⇄ restarting → terminating (deletion, deadline, completion) → terminated → gone.
 
 mod actions;
+mod collecting;
 mod files;
 mod ground;
 mod health_check;
 mod lifecycle;
+mod mirrored;
 mod probing;
+mod resizing;
 mod start;
 mod stop;
 
@@ -28,7 +31,7 @@ use bytes::Bytes;
 use client::EventType;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
-use kubelet_runtime::{ContainerState, PodView};
+use kubelet_runtime::{ContainerResources, ContainerState, PodView};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
@@ -44,6 +47,8 @@ use crate::{
         status::{self, Object, Verdict, Waiting, status},
         uid,
     },
+    pressure::victims::Eviction,
+    static_pods::mirror::{Mirror, is_static},
 };
 use probing::Probes;
 use start::{Ground, start};
@@ -55,6 +60,10 @@ const RESYNC: Duration = Duration::from_secs(300);
 const ROUNDS: usize = 16;
 /// How long a pod waits for the network of a node that starts before it says so.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(5);
+/// Wait before a resize that did not fit is tried again.
+const RESIZE_RETRY: Duration = Duration::from_secs(30);
+/// Wait before a mirror pod that could not be made or taken away is tried again.
+const MIRROR_RETRY: Duration = Duration::from_secs(10);
 /// Wait after a failure of the runtime or of a volume: doubled up to two minutes.
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(122);
@@ -72,6 +81,10 @@ pub(crate) enum Desired {
 #[derive(Clone)]
 pub(crate) struct Handle {
     inbox: Arc<Mutex<Desired>>,
+    /// What the API has of a static pod.
+    mirror: Arc<Mutex<Option<Mirror>>>,
+    /// Set once the node cannot keep the pod; taken by the worker.
+    eviction: Arc<Mutex<Option<Eviction>>>,
     wake: Arc<Notify>,
 }
 
@@ -79,6 +92,22 @@ impl Handle {
     /// Hands over a new desired state.
     pub(crate) fn desire(&self, desired: Desired) {
         *self.inbox.lock() = desired;
+        self.wake.notify_one();
+    }
+
+    /// Shows a static pod's worker what the API has of it.
+    pub(crate) fn show_mirror(&self, mirror: Option<Mirror>) {
+        let mut known = self.mirror.lock();
+        if *known != mirror {
+            *known = mirror;
+            drop(known);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Ends the pod, whatever it is doing: the node cannot keep it.
+    pub(crate) fn evict(&self, eviction: Eviction) {
+        *self.eviction.lock() = Some(eviction);
         self.wake.notify_one();
     }
 
@@ -97,13 +126,18 @@ pub(crate) fn spawn(
     on_end: impl FnOnce() + Send + 'static,
 ) -> Handle {
     let wake = Arc::new(Notify::new());
-    let handle = Handle { inbox: Arc::new(Mutex::new(Desired::Object(object))), wake: Arc::clone(&wake) };
-    let inbox = Arc::clone(&handle.inbox);
+    let handle = Handle {
+        inbox: Arc::new(Mutex::new(Desired::Object(object))),
+        mirror: Arc::default(),
+        eviction: Arc::default(),
+        wake: Arc::clone(&wake),
+    };
+    let shared = handle.clone();
     let context = Arc::clone(context);
     let tasks = context.tasks.clone();
     tasks.spawn(async move {
         let shutdown = context.shutdown.clone();
-        let mut worker = Worker::new(context, Arc::clone(&wake), Arc::clone(&inbox), verdict);
+        let mut worker = Worker::new(context, shared, verdict);
         loop {
             let pause = tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -126,6 +160,12 @@ pub(crate) fn spawn(
 struct Worker {
     context: Arc<Context>,
     inbox: Arc<Mutex<Desired>>,
+    mirror: Arc<Mutex<Option<Mirror>>>,
+    /// The mirror pod that statuses were written to last.
+    mirrored: Option<String>,
+    eviction: Arc<Mutex<Option<Eviction>>>,
+    /// The eviction that ends the pod, once it was taken up.
+    evicted: Option<Eviction>,
     wake: Arc<Notify>,
     /// The newest object; kept over `Gone`, whose end still needs it.
     object: Option<(Bytes, Arc<Pod>, Value)>,
@@ -144,21 +184,26 @@ struct Worker {
     waits_for_network: bool,
     /// Failures in a row, for the next retry.
     failures: u32,
+    /// Why the pod does not get the resources that it asks for.
+    resize_pending: Option<(&'static str, String)>,
+    /// The limits that runs were to be given last, and why that failed.
+    resized: BTreeMap<String, (u32, ContainerResources)>,
+    resize_error: Option<String>,
     /// Everything has stopped and nothing will start again.
     finished: bool,
 }
 
 impl Worker {
-    fn new(
-        context: Arc<Context>,
-        wake: Arc<Notify>,
-        inbox: Arc<Mutex<Desired>>,
-        verdict: Option<Verdict>,
-    ) -> Self {
+    fn new(context: Arc<Context>, handle: Handle, verdict: Option<Verdict>) -> Self {
+        let Handle { inbox, mirror, eviction, wake } = handle;
         let pretending = !context.runtime.capabilities().exec;
         Self {
             context,
             inbox,
+            mirror,
+            mirrored: None,
+            eviction,
+            evicted: None,
             probes: Probes::new(Arc::clone(&wake), pretending),
             wake,
             object: None,
@@ -173,6 +218,9 @@ impl Worker {
             files_written: false,
             waits_for_network: false,
             failures: 0,
+            resize_pending: None,
+            resized: BTreeMap::new(),
+            resize_error: None,
             finished: false,
         }
     }
@@ -225,7 +273,9 @@ impl Worker {
         let Some((_, pod, _)) = self.object.clone() else {
             return if exists { Some(RESYNC) } else { None };
         };
+        let mirrored = !exists || self.keep_mirror(&pod).await;
         let outcome = if !exists {
+            self.end_mirror(&pod).await;
             self.clean_up(&pod).await.map(|()| None)
         } else if self.verdict.as_ref().is_some_and(|verdict| verdict.rejected) {
             self.reject(&pod).map(Some)
@@ -237,7 +287,7 @@ impl Worker {
         match outcome {
             Ok(pause) => {
                 self.failures = 0;
-                pause
+                pause.map(|pause| if mirrored { pause } else { pause.min(MIRROR_RETRY) })
             }
             Err(message) => {
                 let pause =
@@ -265,6 +315,14 @@ impl Worker {
             self.context.events.pod(pod, EventType::Normal, "DeadlineExceeded", &message);
             self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message, rejected: false });
         }
+        if let Some(eviction) = self.eviction.lock().take()
+            && self.verdict.is_none()
+            && !self.finished
+        {
+            let message = eviction.message.clone();
+            self.verdict = Some(Verdict { reason: "Evicted".to_owned(), message, rejected: false });
+            self.evicted = Some(eviction);
+        }
         if self.finished {
             return Ok(RESYNC);
         }
@@ -283,6 +341,7 @@ impl Worker {
             self.context.events.pod(pod, EventType::Warning, "NetworkNotReady", text);
             return Ok(RESYNC);
         }
+        let pod = &self.allocate(pod);
         let mut view = self.observe(pod).await?;
         for _ in 0..ROUNDS {
             if !self.is_current(pod) {
@@ -363,6 +422,7 @@ impl Worker {
     fn plan(&self, pod: &Pod, view: Option<&PodView>) -> Plan {
         let now = Timestamp::now();
         let mut inputs = plan::Inputs { unhealthy: self.probes.unhealthy(), ..plan::Inputs::default() };
+        inputs.resized.clone_from(&self.resized);
         (_, inputs.not_started) = self.probes.held_back(pod);
         for (name, (_, not_before)) in &self.waiting {
             inputs.not_before.insert(name.clone(), *not_before);
@@ -412,7 +472,11 @@ impl Worker {
         let known = std::mem::take(&mut self.ready_before);
         let address = self.probe_address(pod);
         self.probes.follow(&self.context, pod, view, address, &known);
+        self.collect_garbage(pod, view);
         let mut pause = decided.wake_after.unwrap_or(RESYNC).min(RESYNC);
+        if self.resize_pending.is_some() {
+            pause = pause.min(RESIZE_RETRY);
+        }
         if let Some(left) = deadline_left(pod, self.status.as_ref()) {
             pause = pause.min(left);
         }
@@ -486,7 +550,8 @@ impl Worker {
                 stop_container(&self.context, pod, run, &kill.message, grace).await;
             }
         }
-        if !decided.kill.is_empty() {
+        self.resize(pod, &decided.resize).await;
+        if !decided.kill.is_empty() || !decided.resize.is_empty() {
             return self.observe(pod).await;
         }
         if !decided.start.is_empty() {
@@ -525,7 +590,6 @@ impl Worker {
                         view.containers.insert(0, run);
                     }
                     self.publish(pod, view.as_ref(), false);
-                    self.forget_old_runs(pod, &wanted.name, wanted.attempt, view.as_ref());
                 }
                 Err(failure) => {
                     let not_before = Timestamp::now() + failure.retry_in;
@@ -551,29 +615,6 @@ impl Worker {
         let (bytes, ..) = self.object.as_ref()?;
         let object: Value = serde_json::from_slice(bytes).ok()?;
         pod::supported::first_unsupported_ephemeral(object.get("spec")?, name)
-    }
-
-    /// Keeps the newest dead run of a container, for `logs --previous`, and removes older ones.
-    fn forget_old_runs(&self, pod: &Arc<Pod>, name: &str, attempt: u32, view: Option<&PodView>) {
-        let old: Vec<u32> = view
-            .into_iter()
-            .flat_map(|view| &view.containers)
-            .filter(|run| run.name == name && run.attempt + 1 < attempt)
-            .map(|run| run.attempt)
-            .collect();
-        if old.is_empty() {
-            return;
-        }
-        let (context, files) = (Arc::clone(&self.context), self.files(pod));
-        let (uid, name) = (uid(pod).to_owned(), name.to_owned());
-        self.context.tasks.spawn(async move {
-            for attempt in old {
-                if let Err(error) = context.runtime.remove_container(&uid, &name, attempt).await {
-                    tracing::debug!(uid, name, attempt, "an old container stays for now: {error}");
-                }
-                files.forget_message(&name, attempt).await;
-            }
-        });
     }
 
     /// Whether all containers are on their way out, or out and none has started again.
@@ -606,6 +647,13 @@ impl Worker {
             pod_ips,
             host_ips: self.context.host_ips.clone(),
             verdict: self.verdict.clone(),
+            disruption: self
+                .evicted
+                .as_ref()
+                .filter(|eviction| eviction.disruption)
+                .map(|eviction| eviction.message.clone()),
+            resize_pending: self.resize_pending.clone(),
+            resizing: self.resizing(pod, view),
             restarting_all: self.is_restarting_all(pod, view),
             finished: self.finished,
         };
@@ -615,9 +663,13 @@ impl Worker {
             merge_foreign_conditions(before, current);
         }
         let computed = status(pod, view, &inputs, before.as_ref(), Timestamp::now());
-        let known = self.object.as_ref().map_or(&Value::Null, |(_, _, status)| status);
-        let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
-        self.context.statuses.set(&object, &computed, delete);
+        if is_static(pod) {
+            self.publish_to_mirror(pod, &computed);
+        } else {
+            let known = self.object.as_ref().map_or(&Value::Null, |(_, _, status)| status);
+            let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
+            self.context.statuses.set(&object, &computed, delete);
+        }
         if matches!(computed.phase.as_deref(), Some("Succeeded" | "Failed")) {
             self.context.admission.lock().release(uid(pod));
         }

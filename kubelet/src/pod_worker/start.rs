@@ -177,6 +177,13 @@ async fn container_spec(
         context.services.list().into_iter().map(|(_, service)| service.as_ref().clone()).collect();
     let variables = environment(pod, container, &services, &objects, ground.around)?;
     let mounts = mounts(context, pod, container, start, ground, &variables).await?;
+    let mut security = security::effective(pod, container, &image.user);
+    if let Some(file) = security::localhost_seccomp(pod, container) {
+        let profile = tokio::fs::read_to_string(context.seccomp_root.join(file)).await;
+        let profile =
+            profile.map_err(|error| format!("failed to load seccomp profile \"{file}\": {error}"))?;
+        security.options.push(format!("seccomp={profile}"));
+    }
     let host_network = spec(pod).host_network == Some(true);
     let mut env = variables.clone();
     if !variables.iter().any(|(name, _)| name == "HOSTNAME") && !host_network {
@@ -200,7 +207,7 @@ async fn container_spec(
         mounts,
         joins,
         resources: cgroup(pod, container, context.memory_capacity),
-        security: security::effective(pod, container, &image.user),
+        security,
         stdin: container.stdin.unwrap_or_default(),
         stdin_once: container.stdin_once.unwrap_or_default(),
         tty: container.tty.unwrap_or_default(),

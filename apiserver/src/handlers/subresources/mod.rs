@@ -42,10 +42,6 @@ pub(super) async fn serve(exchange: Exchange) -> Result<Response<Body>, Status> 
         (_, _, stream, _) if is_stream(stream) => streams::serve(exchange).await,
         ("", "pods", "binding", _) => binding::serve(exchange).await,
         ("", "pods", "eviction", _) => eviction::serve(exchange).await,
-        ("", "pods", "resize", "update" | "patch") => {
-            let why = "resize of pods is not supported by this server yet: its kubelet cannot resize a running container";
-            Err(Status::failure(501, "NotImplemented", why))
-        }
         ("", "serviceaccounts", "token", _) => token::serve(exchange).await,
         ("", "namespaces", "finalize", _) => finalize::serve(exchange).await,
         (_, _, "scale", verb) => match verb {

@@ -44,10 +44,11 @@ pub fn quality_of_service(pod: &Value) -> &'static str {
     }
 }
 
-/// What an update of a subresource may change: `ephemeralcontainers` the containers of that name and nothing else
-/// (upstream's `dropNonEphemeralContainerUpdates`).
+/// What an update of a subresource may change: `ephemeralcontainers` the containers of that name, `resize` the
+/// resources of containers and how they are resized (upstream's `dropNonEphemeralContainerUpdates` and
+/// `dropNonResizeUpdates`).
 pub fn shape_subresource(subresource: &str, new: &mut Value, old: &Value) {
-    if subresource != "ephemeralcontainers" {
+    if !matches!(subresource, "ephemeralcontainers" | "resize") {
         return;
     }
     let mut shaped = old.clone();
@@ -56,15 +57,42 @@ pub fn shape_subresource(subresource: &str, new: &mut Value, old: &Value) {
             shaped["metadata"][field] = new["metadata"][field].clone();
         }
     }
-    match &new["spec"]["ephemeralContainers"] {
-        Value::Null => {
-            if let Some(spec) = shaped["spec"].as_object_mut() {
-                spec.remove("ephemeralContainers");
+    if subresource == "resize" {
+        for list in ["containers", "initContainers"] {
+            if let Some(kept) = shaped["spec"].get_mut(list) {
+                resize_containers(kept, &new["spec"][list]);
             }
         }
-        added => shaped["spec"]["ephemeralContainers"] = added.clone(),
+    } else {
+        copy_or_remove(&mut shaped["spec"], &new["spec"], "ephemeralContainers");
     }
     *new = shaped;
+}
+
+/// Takes over what a resize may change of each container. Another order, or other names, are told of by validation:
+/// it sees the list as it came.
+fn resize_containers(kept: &mut Value, asked: &Value) {
+    let (Some(containers), Some(asked)) = (kept.as_array_mut(), asked.as_array()) else { return };
+    let same = |(one, other): (&Value, &Value)| one["name"] == other["name"];
+    if containers.len() != asked.len() || !containers.iter().zip(asked).all(same) {
+        *containers = asked.clone();
+        return;
+    }
+    for (container, asked) in containers.iter_mut().zip(asked) {
+        copy_or_remove(container, asked, "resources");
+        copy_or_remove(container, asked, "resizePolicy");
+    }
+}
+
+fn copy_or_remove(into: &mut Value, from: &Value, member: &str) {
+    match &from[member] {
+        Value::Null => {
+            if let Some(fields) = into.as_object_mut() {
+                fields.remove(member);
+            }
+        }
+        given => into[member] = given.clone(),
+    }
 }
 
 /// The seconds that a pod is granted to end: what the deletion or else the pod says, but none for a pod
@@ -99,6 +127,19 @@ mod tests {
         assert_eq!(quality_of_service(&pod(&json!({"limits": {"cpu": "1", "memory": "1Gi"}}))), "Guaranteed");
         let less = json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}});
         assert_eq!(quality_of_service(&pod(&less)), "Burstable");
+    }
+
+    #[test]
+    fn a_resize_takes_over_resources_alone() {
+        let old = json!({"metadata": {"name": "a"}, "spec": {"nodeName": "n", "containers": [{"name": "c", "image": "i"}]}});
+        let mut new = old.clone();
+        new["spec"]["nodeName"] = json!("m");
+        new["spec"]["containers"][0]["image"] = json!("j");
+        new["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
+        shape_subresource("resize", &mut new, &old);
+        let mut expected = old.clone();
+        expected["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
+        assert_eq!(new, expected);
     }
 
     #[test]

@@ -537,6 +537,12 @@ pub(super) fn user_ids(context: &Value, at: &Spot<'_>, findings: &mut Findings) 
         let local = !text(&profile["localhostProfile"]).is_empty();
         if profile["type"] == "Localhost" && !local {
             findings.required(&at.field("localhostProfile"), "must be set when seccomp type is Localhost");
+        } else if profile["type"] == "Localhost" {
+            let (at, path) = (at.field("localhostProfile"), text(&profile["localhostProfile"]));
+            if path.starts_with('/') {
+                findings.invalid(&at, path, "must be a relative path");
+            }
+            no_backsteps(path, &at, findings);
         } else if profile["type"] != "Localhost" && local {
             let detail = "can only be set when seccomp type is Localhost";
             findings.invalid(&at.field("localhostProfile"), profile["localhostProfile"].clone(), detail);

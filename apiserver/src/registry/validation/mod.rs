@@ -15,6 +15,7 @@ mod metadata;
 mod others;
 mod pods;
 mod rbac;
+mod resize;
 mod scheduling;
 mod services;
 mod storage;
@@ -47,6 +48,7 @@ pub fn validate_update(resource: &Resource, subresource: &str, new: &Value, old:
     }
     match (resource.group.as_ref(), resource.kind.as_ref(), subresource) {
         ("", "Pod", "ephemeralcontainers") => pods::ephemeral_containers(new, old, &mut findings),
+        ("", "Pod", "resize") => resize::pod(new, old, &mut findings),
         _ => check(resource, new, Some(old), &mut findings),
     }
     findings.into_errors()

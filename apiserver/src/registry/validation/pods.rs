@@ -5,7 +5,7 @@ use api_objects::{Value, names};
 use super::findings::{Findings, Spot};
 use super::{cluster, containers, given, integer, items, metadata, scheduling, text, volumes};
 
-const SPEC: Spot<'static> = Spot::root("spec");
+pub(super) const SPEC: Spot<'static> = Spot::root("spec");
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
 const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 const MAX_ACTIVE_SECONDS: i64 = i32::MAX as i64;
@@ -76,7 +76,7 @@ pub(super) fn template(template: &Value, at: &Spot<'_>, findings: &mut Findings)
     }
 }
 
-fn check_spec(spec: &Value, at: &Spot<'_>, findings: &mut Findings) {
+pub(super) fn check_spec(spec: &Value, at: &Spot<'_>, findings: &mut Findings) {
     if !given(&spec["terminationGracePeriodSeconds"]) {
         findings.required(&at.field("terminationGracePeriodSeconds"), "");
     }

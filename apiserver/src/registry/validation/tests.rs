@@ -505,3 +505,37 @@ fn restart_rules() {
         assert_eq!(!validate_status_update(row("pods"), &new, &old).is_empty(), refused, "{code}");
     }
 }
+
+#[test]
+fn a_resize_changes_cpu_and_memory_only() {
+    let with =
+        |resources: Value| complete(row("pods"), pod_with(&json!({}), &json!({"resources": resources})));
+    let change = |old: Value, new: Value| -> Vec<String> {
+        let found = validate_update(row("pods"), "resize", &with(new), &with(old));
+        found.iter().map(ToString::to_string).collect()
+    };
+    let some = json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "200m"}});
+    assert_eq!(
+        change(
+            some.clone(),
+            json!({"requests": {"cpu": "150m", "memory": "32Mi"}, "limits": {"cpu": "1", "memory": "1Gi"}})
+        ),
+        [""; 0]
+    );
+    assert_eq!(
+        change(some.clone(), json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "200m"}})),
+        ["spec.containers[0].resources.requests: Forbidden: resource requests cannot be removed"]
+    );
+    assert_eq!(
+        change(
+            some.clone(),
+            json!({"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "200m", "ephemeral-storage": "1Gi"}})
+        ),
+        ["spec: Forbidden: only cpu and memory resources are mutable"]
+    );
+    let same = json!({"limits": {"cpu": "200m", "memory": "64Mi"}});
+    assert_eq!(
+        change(some, same),
+        ["spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing"]
+    );
+}

@@ -3,12 +3,14 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HealthConfig, HostConfig, HostConfigLogConfig, Mount as DockerMount,
-    MountBindOptions, MountBindOptionsPropagationEnum, MountType,
+    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig,
+    Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
 };
 
 use super::labels::{self, Namespaces, PidNamespace};
-use crate::{ContainerSpec, Mount, MountPropagation, NetworkMode, PodIdentity, SandboxSpec};
+use crate::{
+    ContainerResources, ContainerSpec, Mount, MountPropagation, NetworkMode, PodIdentity, SandboxSpec,
+};
 
 /// What the kernel should do with the pause program under memory pressure: nearly never kill it, for the pod
 /// would lose its network (upstream: `qos.PodInfraOOMAdj`).
@@ -132,6 +134,19 @@ pub(super) fn container(
             ..HostConfig::default()
         }),
         ..ContainerCreateBody::default()
+    }
+}
+
+/// The change of a running container's limits.
+pub(super) fn update(resources: &ContainerResources) -> ContainerUpdateBody {
+    ContainerUpdateBody {
+        cpu_shares: resources.cpu_shares,
+        cpu_quota: resources.cpu_quota,
+        cpu_period: resources.cpu_period,
+        memory: resources.memory_limit,
+        // As at creation: no swap on top.
+        memory_swap: resources.memory_limit,
+        ..ContainerUpdateBody::default()
     }
 }
 

@@ -36,9 +36,9 @@ use self::{
     view::{Inspected, Listed},
 };
 use crate::{
-    Capabilities, ContainerSpec, ContainerState, ContainerStats, ContainerView, EventStream, ExecOutput,
-    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodIdentity, PodRuntime, PodView, RegistryAuth,
-    RuntimeError, SandboxSpec, SandboxView,
+    Capabilities, ContainerDisk, ContainerResources, ContainerSpec, ContainerState, ContainerStats,
+    ContainerView, EventStream, ExecOutput, ExecSession, ExecSpec, ImageView, LogOptions, LogStream,
+    PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError, SandboxSpec, SandboxView,
 };
 
 /// How long Docker may take to answer a call that waits for nothing.
@@ -76,6 +76,8 @@ pub struct DockerRuntime {
     index: Mutex<HashMap<String, PodIndex>>,
     /// Done once our own sandbox image is known to be there.
     pause_image: OnceCell<()>,
+    /// Where the daemon keeps its images: asked for once.
+    image_root: OnceCell<Option<PathBuf>>,
 }
 
 impl DockerRuntime {
@@ -98,6 +100,7 @@ impl DockerRuntime {
             memory: view::Memory::default(),
             index: Mutex::default(),
             pause_image: OnceCell::new(),
+            image_root: OnceCell::new(),
         })
     }
 
@@ -168,6 +171,7 @@ impl DockerRuntime {
                         image: entry.identity.image,
                         image_id: entry.image_id,
                         state: inspected.state,
+                        resources: inspected.resources,
                         annotations: entry.identity.annotations,
                     });
                 }
@@ -423,8 +427,24 @@ impl PodRuntime for DockerRuntime {
             image: spec.image.clone(),
             image_id: inspected.image_id,
             state: inspected.state,
+            resources: inspected.resources,
             annotations: spec.annotations.clone(),
         })
+    }
+
+    async fn resize_container(
+        &self,
+        uid: &str,
+        name: &str,
+        attempt: u32,
+        resources: &ContainerResources,
+    ) -> Result<(), RuntimeError> {
+        let id = self.container_id(uid, name, attempt).await?;
+        let id = id.ok_or_else(|| RuntimeError::NotFound(format!("container {name:?}")))?;
+        let changed = self.docker.update_container(&id, create::update(resources)).await;
+        changed.map_err(|error| RuntimeError::Unavailable(errors::message(&error)))?;
+        // What is remembered of it is not true any more.
+        self.inspect(&id).await.map(|_| ())
     }
 
     async fn stop_container(
@@ -467,6 +487,16 @@ impl PodRuntime for DockerRuntime {
         Ok(())
     }
 
+    async fn remove_sandbox(&self, uid: &str, attempt: u32) -> Result<(), RuntimeError> {
+        let found = self.lookup(uid, |index| index.sandboxes.get(&attempt).cloned()).await?;
+        let Some(sandbox) = found else { return Ok(()) };
+        self.remove(&sandbox.id).await?;
+        if let Some(pod) = self.index.lock().get_mut(uid) {
+            pod.sandboxes.remove(&attempt);
+        }
+        Ok(())
+    }
+
     async fn remove_pod(&self, uid: &str) -> Result<(), RuntimeError> {
         let listed = self.list_pod(uid).await?;
         self.remove_all(listed).await?;
@@ -479,7 +509,40 @@ impl PodRuntime for DockerRuntime {
     }
 
     async fn images(&self) -> Result<Vec<ImageView>, RuntimeError> {
-        images::images(&self.docker).await
+        let mut found = images::images(&self.docker).await?;
+        let ours = self.options.sandbox_image.clone().unwrap_or_else(images::pause_name);
+        for image in &mut found {
+            image.pinned = image.names.contains(&ours);
+        }
+        Ok(found)
+    }
+
+    async fn remove_image(&self, id: &str) -> Result<(), RuntimeError> {
+        images::remove(&self.docker, id).await
+    }
+
+    async fn image_root(&self) -> Result<Option<PathBuf>, RuntimeError> {
+        let root = self.image_root.get_or_try_init(async || {
+            let info = self.docker.info().await.map_err(errors::unavailable)?;
+            Ok::<_, RuntimeError>(info.docker_root_dir.filter(|path| !path.is_empty()).map(PathBuf::from))
+        });
+        root.await.cloned()
+    }
+
+    async fn disk_usage(&self, uid: &str) -> Result<Vec<ContainerDisk>, RuntimeError> {
+        let newest: BTreeMap<String, String> = self.index.lock().get(uid).map_or_else(BTreeMap::new, |pod| {
+            let mut runs: Vec<_> = pod.containers.iter().collect();
+            runs.sort_by_key(|((_, attempt), _)| *attempt);
+            runs.into_iter().map(|((name, _), id)| (name.clone(), id.clone())).collect()
+        });
+        let mut found = Vec::with_capacity(newest.len());
+        for (name, id) in newest {
+            // One that is gone meanwhile holds nothing any more.
+            if let Ok((root, log)) = images::written(&self.docker, &id).await {
+                found.push(ContainerDisk { name, root, log });
+            }
+        }
+        Ok(found)
     }
 
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError> {

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 
 use super::labels::{self, Identity};
-use crate::ContainerState;
+use crate::{ContainerResources, ContainerState};
 
 /// A list entry of ours.
 #[derive(Debug, Clone)]
@@ -57,6 +57,8 @@ pub(super) struct Inspected {
     pub(super) created_at: String,
     /// Id of the image.
     pub(super) image_id: String,
+    /// The limits that hold.
+    pub(super) resources: Option<ContainerResources>,
 }
 
 impl Inspected {
@@ -83,7 +85,16 @@ impl Inspected {
                 error: state.error.unwrap_or_default(),
             }
         };
-        Self { state: view, created_at, image_id: response.image.unwrap_or_default() }
+        // Docker's zero is what was never set.
+        let set = |number: Option<i64>| number.filter(|number| *number != 0);
+        let resources = response.host_config.map(|host| ContainerResources {
+            cpu_shares: set(host.cpu_shares),
+            cpu_quota: set(host.cpu_quota),
+            cpu_period: set(host.cpu_period),
+            memory_limit: set(host.memory),
+            oom_score_adj: None,
+        });
+        Self { state: view, created_at, image_id: response.image.unwrap_or_default(), resources }
     }
 
     /// The process id, while it runs.
@@ -212,7 +223,8 @@ mod tests {
             ended: !running,
         };
         let keep = |state| {
-            let inspected = Inspected { state, created_at: String::new(), image_id: String::new() };
+            let inspected =
+                Inspected { state, created_at: String::new(), image_id: String::new(), resources: None };
             memory.keep("an-id-in-no-control-group", &inspected);
         };
         keep(ContainerState::Exited {

@@ -14,12 +14,13 @@ use std::{
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use kubelet_runtime::{ContainerState, ContainerView, PodView, SandboxView};
+use kubelet_runtime::{ContainerResources, ContainerState, ContainerView, PodView, SandboxView};
 use sha2::{Digest, Sha256};
 
 use super::{
     HASH_ANNOTATION, SANDBOX_ANNOTATION, all_containers, ephemeral_containers, init_containers, is_sidecar,
     latest_run, parse_time,
+    resize::{self, Resize},
     restart::{BackOff, container_restarts, restarts_all},
     spec,
 };
@@ -33,6 +34,8 @@ pub struct Inputs {
     pub unhealthy: BTreeMap<String, (u32, Unhealthy)>,
     /// Sidecars whose startup probe has not passed yet.
     pub not_started: BTreeSet<String>,
+    /// The limits that runs were to be given last: what did not help is not done again.
+    pub resized: BTreeMap<String, (u32, ContainerResources)>,
     /// Starts that failed before there was a run (config, image): not before this time again.
     pub not_before: BTreeMap<String, Timestamp>,
 }
@@ -60,6 +63,8 @@ pub struct Plan {
     pub create_sandbox: Option<u32>,
     /// Stop these.
     pub kill: Vec<Kill>,
+    /// Give these other limits while they run.
+    pub resize: Vec<(String, u32, ContainerResources)>,
     /// Start these, in order.
     pub start: Vec<Start>,
     /// Containers that wait for their back-off, with what is left of it.
@@ -76,6 +81,7 @@ impl Plan {
             && self.restart_all.is_none()
             && self.create_sandbox.is_none()
             && self.kill.is_empty()
+            && self.resize.is_empty()
             && self.start.is_empty()
     }
 
@@ -195,6 +201,7 @@ enum Fate {
     Keep,
     Start(Start),
     Kill(Kill),
+    Resize(String, u32, ContainerResources),
     BackOff(Duration),
     Later(Duration),
     Done,
@@ -344,9 +351,16 @@ impl Planner<'_> {
                     Unhealthy::Liveness => "liveness",
                     Unhealthy::Startup => "startup",
                 };
-                kill(format!("Container {name} failed {which} probe{outcome}"), Some(*probe))
+                return kill(format!("Container {name} failed {which} probe{outcome}"), Some(*probe));
             }
-            _ => Fate::Keep,
+            _ => {}
+        }
+        match resize::decide(self.pod, container, run.resources.as_ref()) {
+            Resize::Restart => kill(format!("Container {name} resize requires restart"), None),
+            Resize::InPlace(wanted) if self.inputs.resized.get(name) != Some(&(run.attempt, wanted)) => {
+                Fate::Resize(name.to_owned(), run.attempt, wanted)
+            }
+            Resize::InPlace(_) | Resize::Settled => Fate::Keep,
         }
     }
 
@@ -368,6 +382,7 @@ fn apply(fate: Fate, name: &str, plan: &mut Plan) {
         Fate::Keep | Fate::Done => {}
         Fate::Start(start) => plan.start.push(start),
         Fate::Kill(kill) => plan.kill.push(kill),
+        Fate::Resize(name, attempt, wanted) => plan.resize.push((name, attempt, wanted)),
         Fate::BackOff(left) => {
             plan.backing_off.push((name.to_owned(), left));
             plan.wake_in(left);

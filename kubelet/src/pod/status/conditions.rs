@@ -36,6 +36,18 @@ pub fn conditions(
     if inputs.restarting_all || old.iter().any(|condition| condition.type_ == ALL_RESTARTING) {
         own.push((ALL_RESTARTING, Verdict::of(inputs.restarting_all)));
     }
+    if let Some((reason, message)) = &inputs.resize_pending {
+        let verdict = Verdict { holds: true, reason: Some(reason), message: Some(message.clone()) };
+        own.push((RESIZE_PENDING, verdict));
+    }
+    if let Some(error) = &inputs.resizing {
+        let reason = error.as_ref().map(|_| "Error");
+        own.push((RESIZE_IN_PROGRESS, Verdict { holds: true, reason, message: error.clone() }));
+    }
+    if let Some(message) = &inputs.disruption {
+        let reason = Some("TerminationByKubelet");
+        own.push((DISRUPTION, Verdict { holds: true, reason, message: Some(message.clone()) }));
+    }
     let mut all: Vec<PodCondition> = Vec::with_capacity(own.len());
     for (kind, verdict) in own {
         let past = old.iter().find(|condition| condition.type_ == kind);
@@ -59,15 +71,31 @@ pub fn conditions(
             observed_generation: pod.metadata.generation,
         });
     }
-    let foreign = old.iter().filter(|condition| !own_kind(&condition.type_));
+    let foreign = old.iter().filter(|condition| {
+        !own_kind(&condition.type_) && (inputs.disruption.is_none() || condition.type_ != DISRUPTION)
+    });
     all.extend(foreign.cloned());
     all
 }
 
+/// The pod asks for more than the node gives it (yet).
+const RESIZE_PENDING: &str = "PodResizePending";
+/// A container does not have yet what its pod was given.
+const RESIZE_IN_PROGRESS: &str = "PodResizeInProgress";
+/// Conditions that are not there while they do not hold (upstream leaves them out as well).
+pub(super) const PASSING: [&str; 2] = [RESIZE_PENDING, RESIZE_IN_PROGRESS];
+
+/// The pod is ended for the sake of something else (KEP-3329); others set it too.
+const DISRUPTION: &str = "DisruptionTarget";
+
 /// Whether the kubelet alone writes conditions of that type.
 #[must_use]
 pub fn is_kubelets(kind: &str) -> bool {
-    matches!(kind, "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | ALL_RESTARTING)
+    PASSING.contains(&kind)
+        || matches!(
+            kind,
+            "PodReadyToStartContainers" | "Initialized" | "Ready" | "ContainersReady" | ALL_RESTARTING
+        )
 }
 
 fn own_kind(kind: &str) -> bool {

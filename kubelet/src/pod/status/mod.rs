@@ -26,8 +26,13 @@ pub use conditions::{ALL_RESTARTING, conditions, is_kubelets};
 pub use patch::patch;
 
 use super::{
-    all_containers, ephemeral_containers, init_containers, is_sidecar, latest_run, parse_time, phase::phase,
-    plain, plan::newest_sandbox, resources::qos_class, spec, whole_seconds,
+    all_containers, ephemeral_containers, init_containers, is_sidecar, latest_run, parse_time,
+    phase::phase,
+    plain,
+    plan::newest_sandbox,
+    resize::{self, Resize},
+    resources::qos_class,
+    spec, whole_seconds,
 };
 
 /// Why a container waits.
@@ -71,6 +76,12 @@ pub struct Inputs {
     pub network_ready: bool,
     /// Set once the pod fails as a whole.
     pub verdict: Option<Verdict>,
+    /// Set while the node does not give the pod what it asks for: `Deferred` or `Infeasible`, and why.
+    pub resize_pending: Option<(&'static str, String)>,
+    /// Set while a container does not have what its pod was given; with what went wrong, if something did.
+    pub resizing: Option<Option<String>>,
+    /// Set if the kubelet ends the pod for the node's sake, to what the condition `DisruptionTarget` says.
+    pub disruption: Option<String>,
     /// Whether all containers are being taken away, to start anew in the same sandbox.
     pub restarting_all: bool,
     /// Whether nothing of the pod will run again and all of it has stopped.
@@ -234,7 +245,12 @@ fn container_status(
             if let Some(resources) = &container.resources {
                 status.allocated_resources.clone_from(&resources.requests);
             }
-            status.resources.clone_from(&container.resources);
+            status.resources =
+                match resize::decide(pod, container, run.and_then(|run| run.resources.as_ref())) {
+                    Resize::Settled => container.resources.clone(),
+                    // What it had before still holds.
+                    _ => before.and_then(|before| before.resources.clone()),
+                };
             ApiState {
                 running: Some(ContainerStateRunning {
                     started_at: parse_time(started_at).map(whole_seconds).map(Time),

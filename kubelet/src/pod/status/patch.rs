@@ -6,6 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::conditions::PASSING;
+
 /// The lists that strategic merge merges by key rather than replacing them.
 const MERGED: [(&str, &str); 2] = [("conditions", "type"), ("podIPs", "ip")];
 
@@ -56,10 +58,11 @@ fn merge_items(old: &Value, new: &Value, key: &str) -> Vec<Value> {
         out.push(item);
     }
     // Conditions of others that this status does not know of yet are theirs to take away.
-    let removable = key != "type";
+    let removable =
+        |item: &Value| key != "type" || item[key].as_str().is_some_and(|kind| PASSING.contains(&kind));
     for gone in old
         .iter()
-        .filter(|_| removable)
+        .filter(|before| removable(before))
         .filter(|before| !new.iter().any(|item| item.get(key) == before.get(key)))
     {
         out.push(json!({"$patch": "delete", key: gone.get(key)}));

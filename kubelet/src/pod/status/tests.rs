@@ -129,6 +129,21 @@ fn ephemeral_containers() {
 }
 
 #[test]
+fn an_evicted_pod() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let verdict = Verdict { reason: "Evicted".into(), message: "short".into(), rejected: false };
+    let with =
+        Inputs { verdict: Some(verdict), disruption: Some("short".into()), finished: true, ..inputs() };
+    let status = compute(&pod, Some(&view(0, true, vec![exited(&pod, "a", 0, (10, 20), 0)])), &with);
+    assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("Evicted")));
+    let target = condition(&status, "DisruptionTarget");
+    assert_eq!(
+        (&target["status"], &target["reason"], &target["message"]),
+        (&json!("True"), &json!("TerminationByKubelet"), &json!("short"))
+    );
+}
+
+#[test]
 fn all_containers_restart() {
     let pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a"}]}));
     let done = view(0, true, vec![exited(&pod, "a", 0, (10, 20), 0)]);

@@ -1,0 +1,91 @@
+//! What may be asked of a running pod's resources (upstream's `ValidatePodResize`, KEP-1287).
+
+use api_objects::Value;
+
+use super::findings::{Findings, Spot};
+use super::pods::{SPEC, check_spec};
+use super::{entries, given, items, text};
+use crate::registry::kinds::pod::quality_of_service;
+
+/// A pod whose containers are to be resized.
+pub(super) fn pod(new: &Value, old: &Value, findings: &mut Findings) {
+    if given(&old["metadata"]["annotations"]["kubernetes.io/config.mirror"]) {
+        findings.forbidden(&Spot::root(""), "static pods cannot be resized");
+        return;
+    }
+    check_spec(&new["spec"], &SPEC, findings);
+    for list in ["containers", "initContainers"] {
+        let (now, before) = (items(&new["spec"][list]), items(&old["spec"][list]));
+        let at = SPEC.field(list);
+        let same = |(one, other): (&Value, &Value)| one["name"] == other["name"];
+        if now.len() != before.len() {
+            findings.forbidden(&at, "containers may not be added or removed on resize");
+            return;
+        }
+        if !now.iter().zip(before).all(same) {
+            findings.forbidden(&at, "containers may not be renamed or reordered on resize");
+            return;
+        }
+        for (index, (now, before)) in now.iter().zip(before).enumerate() {
+            let at = at.index(index);
+            if list == "initContainers"
+                && now["restartPolicy"] != "Always"
+                && now["resources"] != before["resources"]
+            {
+                let detail = "resources for non-sidecar init containers are immutable";
+                findings.forbidden(&at.field("resources"), detail);
+            }
+            container(&now["resources"], &before["resources"], &at.field("resources"), findings);
+        }
+    }
+    let class = quality_of_service(new);
+    if class != text(&old["status"]["qosClass"]) && class != quality_of_service(old) {
+        findings.invalid(&SPEC, class, "Pod QOS Class may not change as a result of resizing");
+    }
+    if keeps_only_cpu_and_memory(&new["spec"]) != keeps_only_cpu_and_memory(&old["spec"]) {
+        findings.forbidden(&SPEC, "only cpu and memory resources are mutable");
+    }
+}
+
+/// Limits and requests that there are can change, and new ones can come; none can go.
+fn container(now: &Value, before: &Value, at: &Spot<'_>, findings: &mut Findings) {
+    for side in ["limits", "requests"] {
+        for (name, _) in entries(&before[side]).filter(|(name, _)| matches!(*name, "cpu" | "memory")) {
+            if !given(&now[side][name]) {
+                findings.forbidden(&at.field(side), &format!("resource {side} cannot be removed"));
+            }
+        }
+    }
+}
+
+/// The spec without what a resize may change.
+fn keeps_only_cpu_and_memory(spec: &Value) -> Value {
+    let mut spec = spec.clone();
+    for list in ["containers", "initContainers"] {
+        for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Some(fields) = container.as_object_mut() {
+                fields.remove("resizePolicy");
+            }
+            for side in ["limits", "requests"] {
+                let Some(list) =
+                    container.pointer_mut(&format!("/resources/{side}")).and_then(Value::as_object_mut)
+                else {
+                    continue;
+                };
+                list.remove("cpu");
+                list.remove("memory");
+                if list.is_empty()
+                    && let Some(resources) = container["resources"].as_object_mut()
+                {
+                    resources.remove(side);
+                }
+            }
+            if container["resources"].as_object().is_some_and(serde_json::Map::is_empty)
+                && let Some(fields) = container.as_object_mut()
+            {
+                fields.remove("resources");
+            }
+        }
+    }
+    spec
+}

@@ -1,0 +1,256 @@
+//! Keeps the node from running dry: measures, removes images, evicts pods.
+//!
+//! Every ten seconds (upstream's `monitoringInterval`; nothing in the kernel tells when a file system fills) the
+//! node is measured. What follows is decided purely: [`thresholds`] (is it short of something, and which
+//! conditions hold), [`victims`] (which pod has to go), [`images`] (which images nobody needs). At most one pod is
+//! evicted in a round, so that the next one sees what that gave back.
+
+pub mod images;
+mod measure;
+pub mod thresholds;
+pub mod victims;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use client::{EventType, Informer};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::{context::Context, images::go_duration, pod, pod_worker::Handle};
+use images::{ImagePolicy, ImageRecords, surplus};
+use thresholds::{Conditions, Met, Pressure, Signal, Thresholds};
+use victims::{Candidate, Usage, choose, exceeds_local_limits, has_local_limits};
+
+/// Between two looks.
+const ROUND: Duration = Duration::from_secs(10);
+/// Between two looks at the images (upstream's `ImageGCPeriod`).
+const IMAGE_ROUND: Duration = Duration::from_secs(300);
+
+/// What the node's owner wants.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Policy {
+    /// When pods are evicted.
+    pub thresholds: Thresholds,
+    /// How long a condition stays after its cause.
+    pub transition: Transition,
+    /// When images are removed.
+    pub images: ImagePolicy,
+}
+
+/// `evictionPressureTransitionPeriod`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition(pub Duration);
+
+impl Default for Transition {
+    fn default() -> Self {
+        Self(Duration::from_secs(300))
+    }
+}
+
+/// The handles of the workers, by pod uid.
+type Workers = Arc<Mutex<HashMap<String, Handle>>>;
+
+/// Watches over the node.
+pub(crate) struct Monitor {
+    pub(crate) context: Arc<Context>,
+    pub(crate) pods: Informer<Bytes>,
+    pub(crate) workers: Workers,
+    pub(crate) policy: Policy,
+    /// The kubelet's directory: its file system is the node's.
+    pub(crate) root: PathBuf,
+    /// Where the conditions go.
+    pub(crate) pressure: watch::Sender<Pressure>,
+}
+
+impl Monitor {
+    /// Runs until shutdown. A runtime that only pretends has nothing that could run out.
+    pub(crate) async fn run(self) {
+        if !self.context.runtime.capabilities().exec {
+            return;
+        }
+        let mut conditions = Conditions::default();
+        let mut records = ImageRecords::default();
+        let mut images_due = tokio::time::Instant::now();
+        loop {
+            let round = self.round(&mut conditions, &mut records, &mut images_due);
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => return,
+                () = round => {}
+            }
+            tokio::select! {
+                () = self.context.shutdown.cancelled() => return,
+                () = tokio::time::sleep(ROUND) => {}
+            }
+        }
+    }
+
+    async fn round(
+        &self,
+        conditions: &mut Conditions,
+        records: &mut ImageRecords,
+        images_due: &mut tokio::time::Instant,
+    ) {
+        let image_root = self.context.runtime.image_root().await.ok().flatten();
+        let observed = measure::node(&self.root, image_root.as_deref()).await;
+        let now = Timestamp::now();
+        let (met, pressure) =
+            conditions.observe(&self.policy.thresholds, &observed, self.policy.transition.0, now);
+        if *self.pressure.borrow() != pressure {
+            tracing::warn!(conditions = ?pressure.names(), "the node's pressure changed");
+            self.context.admission.lock().set_pressure(pressure);
+            self.pressure.send_replace(pressure);
+        }
+        if *images_due <= tokio::time::Instant::now() {
+            *images_due = tokio::time::Instant::now() + IMAGE_ROUND;
+            let disk =
+                observed.get(&Signal::ImageFsAvailable).or_else(|| observed.get(&Signal::NodeFsAvailable));
+            self.remove_images(records, disk.map_or(0, |disk| surplus(*disk, self.policy.images))).await;
+        }
+        if self.enforce_local_limits().await {
+            return;
+        }
+        let Some(first) = met.first() else { return };
+        let text = format!("Attempting to reclaim {}", first.signal.resource());
+        self.context.events.node(&self.context.node, EventType::Warning, "EvictionThresholdMet", &text);
+        if first.signal.condition() == "DiskPressure" {
+            // What nobody needs goes before what somebody runs.
+            self.remove_images(records, u64::MAX).await;
+            let after = measure::node(&self.root, image_root.as_deref()).await;
+            let (still, _) = conditions.observe(
+                &self.policy.thresholds,
+                &after,
+                self.policy.transition.0,
+                Timestamp::now(),
+            );
+            if !still.iter().any(|met| met.signal == first.signal) {
+                return;
+            }
+        }
+        self.evict_for(first).await;
+    }
+
+    /// The pods that run here and have not ended.
+    fn active(&self) -> Vec<Pod> {
+        let all = self.pods.list();
+        let typed = all.iter().filter_map(|(_, bytes)| serde_json::from_slice::<Pod>(bytes).ok());
+        typed
+            .filter(|pod| {
+                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+                !matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none()
+            })
+            .collect()
+    }
+
+    /// Evicts pods that wrote more than they may; says whether there was one.
+    async fn enforce_local_limits(&self) -> bool {
+        let mut any = false;
+        for pod in self.active().iter().filter(|pod| has_local_limits(pod)) {
+            let usage = self.usage(pod, true).await;
+            if let Some(eviction) = exceeds_local_limits(&Candidate { pod, usage }) {
+                any = true;
+                self.evict(pod, eviction);
+            }
+        }
+        any
+    }
+
+    async fn evict_for(&self, met: &Met) {
+        let pods = self.active();
+        let disk = met.signal.condition() == "DiskPressure";
+        let mut candidates = Vec::with_capacity(pods.len());
+        for pod in &pods {
+            candidates.push(Candidate { pod, usage: self.usage(pod, disk).await });
+        }
+        match choose(&candidates, met) {
+            Some((index, eviction)) => self.evict(&pods[index], eviction),
+            None => tracing::warn!(
+                resource = met.signal.resource(),
+                "the node is short of something, and no pod can be evicted"
+            ),
+        }
+    }
+
+    fn evict(&self, pod: &Pod, eviction: victims::Eviction) {
+        tracing::warn!(pod = pod::described(pod), "evicting: {}", eviction.message);
+        self.context.events.pod(pod, EventType::Warning, "Evicted", &eviction.message);
+        if let Some(worker) = self.workers.lock().get(pod::uid(pod)) {
+            worker.evict(eviction);
+        }
+    }
+
+    async fn usage(&self, pod: &Pod, disk: bool) -> Usage {
+        let uid = pod::uid(pod);
+        let mut usage = Usage::default();
+        for used in self.context.runtime.stats(uid).await.unwrap_or_default() {
+            usage.memory.insert(used.name, used.memory_working_set);
+        }
+        if !disk {
+            return usage;
+        }
+        for used in self.context.runtime.disk_usage(uid).await.unwrap_or_default() {
+            usage.written.insert(used.name, used.root.saturating_add(used.log));
+        }
+        let layout = self.context.volumes.layout();
+        for volume in pod::spec(pod).volumes.iter().flatten() {
+            let on_disk = volume
+                .empty_dir
+                .as_ref()
+                .is_some_and(|source| source.medium.as_deref().unwrap_or_default().is_empty());
+            if on_disk {
+                let path = layout.volume(uid, "empty-dir", &volume.name);
+                let (bytes, files) = measure::directory(path).await;
+                usage.empty_dirs.insert(volume.name.clone(), bytes);
+                usage.inodes += files;
+            }
+        }
+        usage
+    }
+
+    /// Follows the images and removes unused ones for that many bytes.
+    async fn remove_images(&self, records: &mut ImageRecords, wanted: u64) {
+        let runtime = &self.context.runtime;
+        let (Ok(mut images), Ok(views)) = (runtime.images().await, runtime.list().await) else { return };
+        // The others are not ours to remove: Docker belongs to everybody on this machine.
+        let pulled = self.context.images.pulled().await;
+        images.retain(|image| pulled.contains(&image.id));
+        let in_use: BTreeSet<String> = views
+            .iter()
+            .flat_map(|view| &view.containers)
+            .map(|container| container.image_id.clone())
+            .collect();
+        let now = Timestamp::now();
+        records.follow(&images, &in_use, now);
+        let sizes: BTreeMap<&str, u64> = images.iter().map(|image| (image.id.as_str(), image.size)).collect();
+        let mut freed = 0u64;
+        for id in records.victims(wanted, self.policy.images.minimum_age, now) {
+            match runtime.remove_image(&id).await {
+                Ok(()) => {
+                    tracing::info!(id, "removed an image that no container uses");
+                    freed = freed.saturating_add(sizes.get(id.as_str()).copied().unwrap_or_default());
+                }
+                // Docker knows of containers that are not ours.
+                Err(error) => tracing::debug!(id, "an image stays: {error}"),
+            }
+        }
+        if wanted > 0 && wanted < u64::MAX && freed < wanted {
+            let text = format!(
+                "Failed to garbage collect required amount of images. Attempted to free {wanted} bytes, but only found {freed} bytes eligible to free."
+            );
+            self.context.events.node(&self.context.node, EventType::Warning, "FreeDiskSpaceFailed", &text);
+        }
+    }
+}
+
+impl std::fmt::Display for Transition {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&go_duration(self.0))
+    }
+}

@@ -1,0 +1,248 @@
+//! The lives of pods on real Docker: what starts in which order, what is restarted, added, held back and ended.
+
+use std::{
+    io::{BufRead, BufReader, Write},
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use crate::harness::{Cluster, IMAGE, Kubectl, run};
+
+#[test]
+fn pods_live_as_documented() {
+    let folder = tempfile::tempdir().expect("a directory must be had");
+    let path = folder.path().to_str().expect("the path must be text");
+    let cluster = Cluster::start(&["--pod-manifest-path", path]);
+    cluster.kubectl(&["apply", "-f", "examples/pods"]).ok();
+    cluster.apply(&gates());
+    order_probes_and_restart(&cluster);
+    a_debugger_sees_its_target(&cluster);
+    restart_rules(&cluster);
+    readiness_and_scheduling_gates(&cluster);
+    deadline(&cluster);
+    a_resize(&cluster);
+    a_hoarder_is_evicted(&cluster);
+    static_pods(&cluster, folder.path());
+}
+
+/// A node whose memory never suffices: what it has is evicted, what asks for nothing is not taken.
+#[test]
+fn a_node_short_of_memory_evicts() {
+    let cluster = Cluster::start(&["--eviction-hard", "memory.available<1Ei"]);
+    let node = field(&cluster, "nodes", "{.items[0].metadata.name}");
+    cluster.wait(&format!("node/{node}"), "condition=MemoryPressure");
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: greedy}}, spec: {{nodeName: {node}, terminationGracePeriodSeconds: 100, containers: [{{name: main, image: '{IMAGE}', command: [sleep, '100000'], resources: {{requests: {{memory: 1Mi}}}}}}]}}}}\n---\n\
+         {{apiVersion: v1, kind: Pod, metadata: {{name: modest}}, spec: {{nodeName: {node}, containers: [{{name: main, image: '{IMAGE}'}}]}}}}\n"
+    ));
+    cluster.wait("pod/greedy", "jsonpath={.status.reason}=Evicted");
+    cluster.wait("pod/greedy", "condition=DisruptionTarget");
+    let message = field(&cluster, "pod/greedy", "{.status.message}");
+    assert!(
+        message.starts_with("The node was low on resource: memory. Threshold quantity: 1Ei, available: "),
+        "{message}"
+    );
+    cluster.wait("pod/greedy", "jsonpath={.status.phase}=Failed");
+    cluster.wait("pod/modest", "jsonpath={.status.reason}=Evicted");
+    let message = field(&cluster, "pod/modest", "{.status.message}");
+    assert_eq!(message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
+}
+
+fn field(cluster: &Cluster, what: &str, path: &str) -> String {
+    cluster.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).ok()
+}
+
+fn order_probes_and_restart(cluster: &Cluster) {
+    cluster.wait("pod/lifecycle", "condition=Ready");
+    let written =
+        cluster.kubectl(&["exec", "lifecycle", "-c", "web", "--", "cat", "/site/index.html", "/site/hook"]);
+    assert_eq!(written.ok(), "prepared\nstarted\n");
+    assert_eq!(cluster.kubectl(&["logs", "lifecycle", "-c", "beat"]).ok(), "beating\n");
+    cluster.wait("pod/lifecycle", "jsonpath={.status.containerStatuses[1].restartCount}=1");
+    let previous = cluster.kubectl(&["logs", "lifecycle", "-c", "flaky", "--previous"]).ok();
+    assert_eq!(previous, "first try fails\n");
+    let last =
+        field(cluster, "pod/lifecycle", "{.status.containerStatuses[1].lastState.terminated.exitCode}");
+    assert_eq!(last, "1");
+}
+
+/// Upstream's `kubectl debug`: the patch, the watch, and the attach to what it added.
+fn a_debugger_sees_its_target(cluster: &Cluster) {
+    assert_eq!(debug(cluster, "first", "hello"), ["1", "got hello"], "it sees the one web server");
+    assert_eq!(debug(cluster, "second", "again"), ["1", "got again"]);
+    let ended = "jsonpath={.status.ephemeralContainerStatuses[1].state.terminated.exitCode}=0";
+    cluster.wait("pod/lifecycle", ended);
+    let shown = field(
+        cluster,
+        "pod/lifecycle",
+        "{range .status.ephemeralContainerStatuses[*]}{.name} {.restartCount} {.state.terminated.reason}{\"\\n\"}{end}",
+    );
+    assert_eq!(shown, "first 0 Completed\nsecond 0 Completed\n", "what has ended stays so");
+    assert_eq!(field(cluster, "pod/lifecycle", "{.status.phase}"), "Running");
+}
+
+/// What a debugger beside the web server printed, once it was told a word. Its input stays open meanwhile, as a
+/// terminal does.
+fn debug(cluster: &Cluster, name: &str, word: &str) -> Vec<String> {
+    let image = format!("--image={IMAGE}");
+    let script = "read line; ps | grep -c '[h]ttpd -f'; echo got $line";
+    let args = ["debug", "lifecycle", "-i", "-c", name, &image, "--target=web", "--", "sh", "-c", script];
+    let mut child = cluster
+        .command(&Kubectl::newest(), &args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl must start");
+    let mut input = child.stdin.take().expect("there must be an input");
+    writeln!(input, "{word}").expect("kubectl must read");
+    let output = BufReader::new(child.stdout.take().expect("there must be an output"));
+    // Before it stands what kubectl itself has to say.
+    let own = |line: &String| !line.starts_with("Targeting container");
+    let lines = output.lines().map_while(Result::ok).filter(own).take(2).collect();
+    drop(input);
+    let status = child.wait().expect("kubectl must end");
+    assert!(status.success(), "{status} after {lines:?}\n{}", cluster.log());
+    lines
+}
+
+fn restart_rules(cluster: &Cluster) {
+    for pod in ["pod/restart-rules", "pod/restart-all"] {
+        cluster.wait(pod, "jsonpath={.status.phase}=Succeeded");
+    }
+    let count = |pod: &str, list: &str| field(cluster, pod, &format!("{{.status.{list}[0].restartCount}}"));
+    assert_eq!(count("pod/restart-rules", "containerStatuses"), "1");
+    assert_eq!(count("pod/restart-all", "containerStatuses"), "1");
+    assert_eq!(count("pod/restart-all", "initContainerStatuses"), "1", "init containers run again as well");
+    let condition = "{.status.conditions[?(@.type==\"AllContainersRestarting\")].status}";
+    assert_eq!(field(cluster, "pod/restart-all", condition), "False");
+}
+
+fn gates() -> String {
+    let container = format!(
+        "containers: [{{name: main, image: '{IMAGE}', command: [sleep, '100000']}}], terminationGracePeriodSeconds: 0"
+    );
+    format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: gated}}, spec: {{schedulingGates: [{{name: example.com/wait}}], {container}}}}}\n---\n\
+         {{apiVersion: v1, kind: Pod, metadata: {{name: held}}, spec: {{readinessGates: [{{conditionType: example.com/up}}], {container}}}}}\n---\n\
+         {{apiVersion: v1, kind: Pod, metadata: {{name: brief}}, spec: {{activeDeadlineSeconds: 1, {container}}}}}\n"
+    )
+}
+
+fn readiness_and_scheduling_gates(cluster: &Cluster) {
+    let reason = "{.status.conditions[?(@.type==\"PodScheduled\")].reason}";
+    assert_eq!(field(cluster, "pod/gated", reason), "SchedulingGated");
+    assert_eq!(field(cluster, "pod/gated", "{.spec.nodeName}"), "");
+    cluster
+        .kubectl(&[
+            "patch",
+            "pod",
+            "gated",
+            "--type=json",
+            "-p",
+            r#"[{"op":"remove","path":"/spec/schedulingGates"}]"#,
+        ])
+        .ok();
+    cluster.wait("pod/gated", "condition=Ready");
+
+    cluster.wait("pod/held", "condition=ContainersReady");
+    let reason = "{.status.conditions[?(@.type==\"Ready\")].reason}";
+    assert_eq!(field(cluster, "pod/held", reason), "ReadinessGatesNotReady");
+    let up = r#"{"status":{"conditions":[{"type":"example.com/up","status":"True"}]}}"#;
+    cluster.kubectl(&["patch", "pod", "held", "--subresource=status", "-p", up]).ok();
+    cluster.wait("pod/held", "condition=Ready");
+}
+
+fn deadline(cluster: &Cluster) {
+    cluster.wait("pod/brief", "jsonpath={.status.reason}=DeadlineExceeded");
+    assert_eq!(field(cluster, "pod/brief", "{.status.phase}"), "Failed");
+}
+
+fn a_hoarder_is_evicted(cluster: &Cluster) {
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: hoarder}}, spec: {{volumes: [{{name: heap, emptyDir: {{sizeLimit: 1Mi}}}}], containers: [\
+         {{name: main, image: '{IMAGE}', command: [sh, -c, 'dd if=/dev/zero of=/heap/x bs=1M count=3; exec sleep 100000'], volumeMounts: [{{name: heap, mountPath: /heap}}]}}]}}}}"
+    ));
+    cluster.wait("pod/hoarder", "jsonpath={.status.phase}=Failed");
+    assert_eq!(field(cluster, "pod/hoarder", "{.status.reason}"), "Evicted");
+    let message = field(cluster, "pod/hoarder", "{.status.message}");
+    assert_eq!(message, "Usage of EmptyDir volume \"heap\" exceeds the limit \"1Mi\". ");
+}
+
+/// A file in the folder is a pod with a copy in the API; deleting the copy changes nothing but the copy.
+fn static_pods(cluster: &Cluster, folder: &Path) {
+    let node = field(cluster, "nodes", "{.items[0].metadata.name}");
+    let (name, pod) = (format!("still-{node}"), format!("pod/still-{node}"));
+    let manifest = |word: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: still}}\nspec:\n  terminationGracePeriodSeconds: 0\n  containers:\n  \
+             - {{name: main, image: '{IMAGE}', command: [sh, -c, 'echo {word}; exec sleep 100000']}}\n"
+        )
+    };
+    let until = |template: &str, enough: &dyn Fn(&str) -> bool| {
+        let (selector, output) = (format!("metadata.name={name}"), format!("jsonpath={template}{{\"\\n\"}}"));
+        let args = ["get", "pods", "--field-selector", &selector, "--watch", "-o", &output];
+        cluster.watch_with(&Kubectl::newest(), &args, |line| enough(line));
+    };
+    std::fs::write(folder.join("still.yaml"), manifest("one")).expect("the manifest must be written");
+    until("{.status.phase}", &|line| line == "Running");
+    assert_eq!(cluster.kubectl(&["logs", &name]).ok(), "one\n");
+    let id = "{.status.containerStatuses[0].containerID}";
+    let (uid, container) = (field(cluster, &pod, "{.metadata.uid}"), field(cluster, &pod, id));
+
+    cluster.kubectl(&["delete", &pod, "--wait=false"]).ok();
+    until("{.metadata.uid} {.status.phase}", &|line| line.ends_with(" Running") && !line.starts_with(&uid));
+    assert_eq!(field(cluster, &pod, id), container, "the container did not notice");
+
+    std::fs::write(folder.join("still.yaml"), manifest("two")).expect("the manifest must be written");
+    until("{.status.containerStatuses[0].containerID} {.status.phase}", &|line| {
+        line.starts_with("docker://") && line.ends_with(" Running") && !line.starts_with(&container)
+    });
+    assert_eq!(cluster.kubectl(&["logs", &name]).ok(), "two\n");
+
+    std::fs::remove_file(folder.join("still.yaml")).expect("the manifest must be removed");
+    cluster.wait(&pod, "delete");
+}
+
+/// A running container gets more CPU without noticing, and more memory by a restart, as its policy says.
+fn a_resize(cluster: &Cluster) {
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: growing}}, spec: {{terminationGracePeriodSeconds: 0, containers: [\
+         {{name: main, image: '{IMAGE}', command: [sleep, '100000'], resources: {{limits: {{cpu: 100m, memory: 32Mi}}}}, \
+         resizePolicy: [{{resourceName: cpu, restartPolicy: NotRequired}}, {{resourceName: memory, restartPolicy: RestartContainer}}]}}]}}}}"
+    ));
+    cluster.wait("pod/growing", "condition=Ready");
+    let resize = |limits: &str| {
+        let patch = format!(
+            r#"{{"spec":{{"containers":[{{"name":"main","resources":{{"requests":{limits},"limits":{limits}}}}}]}}}}"#
+        );
+        cluster.kubectl(&["patch", "pod", "growing", "--subresource=resize", "-p", &patch])
+    };
+    let id = field(cluster, "pod/growing", "{.status.containerStatuses[0].containerID}");
+    resize(r#"{"cpu":"200m"}"#).ok();
+    cluster.wait("pod/growing", "jsonpath={.status.containerStatuses[0].resources.limits.cpu}=200m");
+    assert_eq!(
+        field(cluster, "pod/growing", "{.status.containerStatuses[0].containerID}"),
+        id,
+        "not restarted"
+    );
+    let container = id.trim_start_matches("docker://");
+    let quota =
+        run(Command::new("docker").args(["inspect", "-f", "{{.HostConfig.CpuQuota}}", container])).ok();
+    assert_eq!(quota.trim(), "20000");
+
+    resize(r#"{"cpu":"200m","memory":"48Mi"}"#).ok();
+    cluster.wait("pod/growing", "jsonpath={.status.containerStatuses[0].restartCount}=1");
+    cluster.wait("pod/growing", "jsonpath={.status.containerStatuses[0].resources.limits.memory}=48Mi");
+
+    resize(r#"{"cpu":"10000"}"#).ok();
+    cluster.wait("pod/growing", "condition=PodResizePending");
+    let reason = "{.status.conditions[?(@.type==\"PodResizePending\")].reason}";
+    assert_eq!(field(cluster, "pod/growing", reason), "Infeasible");
+    assert!(
+        resize(r#"{"cpu":"200m","ephemeral-storage":"1Gi"}"#)
+            .stderr
+            .contains("only cpu and memory resources are mutable")
+    );
+    resize(r#"{"cpu":"200m"}"#).ok();
+    cluster.wait("pod/growing", "jsonpath={.status.containerStatuses[0].allocatedResources.cpu}=200m");
+}
