@@ -275,9 +275,11 @@ async fn start(
         sender: network_sender,
     };
     tasks.spawn(setup.run());
-    let (found, static_pods) = watch::channel(static_pods::folder::Found::new());
-    if let Some(path) = static_path {
-        let folder = static_pods::folder::Folder::new(path, name);
+    let mut folder = static_path.map(|path| static_pods::folder::Folder::new(path, name));
+    // Known before anything is swept away that no pod owns.
+    let first = folder.as_mut().map(static_pods::folder::Folder::scan).unwrap_or_default();
+    let (found, static_pods) = watch::channel(first);
+    if let Some(folder) = folder {
         tasks.spawn(folder.follow(found, shutdown.clone()));
     }
     let manager = PodManager::new(Arc::clone(&context), pods.clone(), static_pods);

@@ -72,13 +72,14 @@ impl PodManager {
         for key in all {
             self.follow(&key);
         }
+        let mut running = HashMap::new();
+        self.follow_statics(&mut running);
         let context = Arc::clone(&self.context);
         let workers = Arc::clone(&self.workers);
         context.tasks.spawn(relay_events(Arc::clone(&context), Arc::clone(&workers)));
         context.tasks.spawn(sweep(Arc::clone(&context), self.pods.clone(), Arc::clone(&workers)));
         context.tasks.spawn(wake_on_network(Arc::clone(&context), workers));
         let (ended, mut statics) = (Arc::clone(&self.ended), self.statics.clone());
-        let mut running = HashMap::new();
         loop {
             self.follow_statics(&mut running);
             let keys = tokio::select! {

@@ -146,9 +146,32 @@ async fn what_is_not_served_says_so() {
     let cluster = Cluster::start().await;
     assert_eq!(cluster.get(&format!("{PODS}/a/nothing")).await.code, 404);
     assert_eq!(cluster.post(&format!("{PODS}/a"), &json!({})).await.code, 405);
-    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [{"name": "c", "image": "i"}]}});
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_resize_changes_cpu_and_memory_and_nothing_else() {
+    let cluster = Cluster::start().await;
+    let pod = json!({"metadata": {"name": "a"}, "spec": {"containers": [
+        {"name": "c", "image": "i", "resources": {"requests": {"cpu": "100m"}}}]}});
     cluster.post(PODS, &pod).await.expect(201);
-    assert_eq!(cluster.patch(&format!("{PODS}/a/resize"), "merge-patch", &json!({})).await.code, 501);
+    let path = format!("{PODS}/a/resize");
+    let patch = |resources: serde_json::Value| json!({"metadata": {"labels": {"x": "y"}}, "spec": {"containers": [{"name": "c", "image": "j", "resources": resources}]}});
+    let more = patch(json!({"requests": {"cpu": "200m"}}));
+    let resized = cluster.patch(&path, "strategic-merge-patch", &more).await.expect(200);
+    let container = &resized["spec"]["containers"][0];
+    assert_eq!(
+        (&container["resources"]["requests"]["cpu"], &container["image"]),
+        (&json!("200m"), &json!("i"))
+    );
+    assert_eq!(
+        (&resized["metadata"]["labels"], &resized["metadata"]["generation"]),
+        (&json!(null), &json!(2))
+    );
+    let refused =
+        cluster.patch(&path, "strategic-merge-patch", &patch(json!({"requests": {"cpu": null}}))).await;
+    let message = refused.expect(422)["message"].as_str().unwrap_or_default().to_owned();
+    assert!(message.contains("resource requests cannot be removed"), "{message}");
     cluster.stop().await;
 }
 

@@ -4,8 +4,8 @@ use std::{fs, os::unix::fs::PermissionsExt, process::Command, thread, time::Dura
 
 use futures_util::StreamExt;
 use kubelet_runtime::{
-    ContainerState, ContainerView, LogOptions, Mount, MountPropagation, NetworkMode, PodIdentity, PodRuntime,
-    SandboxSpec,
+    ContainerResources, ContainerState, ContainerView, LogOptions, Mount, MountPropagation, NetworkMode,
+    PodIdentity, PodRuntime, SandboxSpec,
     docker::{DockerOptions, DockerRuntime},
     testing::{self, Harness},
 };
@@ -210,4 +210,46 @@ async fn the_busybox_image_serves_and_fetches() {
     let log: Vec<u8> = pieces.into_iter().flat_map(|piece| piece.expect("the log must be read")).collect();
     let log = String::from_utf8_lossy(&log);
     assert_eq!(log, "hello\n");
+}
+
+/// What the conformance suite leaves to Docker: a simulation has no limits, no disk and no images.
+#[tokio::test]
+async fn limits_change_writes_are_counted_and_only_unused_images_go() {
+    let node = node("resize");
+    let runtime = connect(&node).await;
+    let sandbox = testing::sandbox_spec("resize");
+    let uid = &sandbox.pod.uid;
+    runtime.ensure_sandbox(&sandbox).await.expect("a sandbox must be made");
+    let mut spec = testing::long_running("app");
+    let limits = |quota: i64, memory: i64| ContainerResources {
+        cpu_shares: Some(102),
+        cpu_quota: Some(quota),
+        cpu_period: Some(100_000),
+        memory_limit: Some(memory << 20),
+        oom_score_adj: None,
+    };
+    spec.resources = limits(20_000, 32);
+    let app = runtime.run_container(&sandbox.pod, &spec).await.expect("a container must run");
+    assert_eq!(app.resources, Some(limits(20_000, 32)));
+    let wanted = limits(30_000, 64);
+    runtime.resize_container(uid, "app", 0, &wanted).await.expect("the limits must change");
+    let pod = runtime.pod(uid).await.expect("pod must answer").expect("the pod must be there");
+    assert_eq!((pod.containers[0].resources, &pod.containers[0].state), (Some(wanted), &app.state));
+
+    run(&runtime, uid, "dd if=/dev/zero of=/file bs=1M count=2").await;
+    let used = runtime.disk_usage(uid).await.expect("the disk must be measured");
+    assert_eq!(used.iter().map(|used| used.name.as_str()).collect::<Vec<_>>(), ["app"]);
+    assert!((2 << 20..3 << 20).contains(&used[0].root), "{used:?}");
+    assert!(runtime.image_root().await.expect("docker must say").is_some_and(|path| path.is_dir()));
+
+    let name = format!("minik8s.test/unused-{}:1", std::process::id());
+    runtime.import_image(&name, &[("file", b"x")], &[]).await.expect("the image must be made");
+    let unused = runtime.image(&name).await.expect("images must be told").expect("it must be there");
+    for _ in 0..2 {
+        runtime.remove_image(&unused.id).await.expect("removing must succeed, twice");
+    }
+    assert_eq!(runtime.image(&name).await.expect("images must be told"), None);
+    runtime.remove_image(&app.image_id).await.expect_err("a container is made of it");
+    assert!(runtime.image(testing::IMAGE).await.expect("images must be told").is_some());
+    runtime.remove_everything().await.expect("cleaning up must succeed");
 }

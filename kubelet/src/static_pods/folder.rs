@@ -78,7 +78,7 @@ impl Folder {
     }
 
     /// Reads every file but hidden ones, in the order of their names.
-    fn scan(&mut self) -> Found {
+    pub(crate) fn scan(&mut self) -> Found {
         let mut files: Vec<PathBuf> = std::fs::read_dir(&self.path)
             .into_iter()
             .flatten()
