@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, Kubectl, root, run};
 
 /// The demo, and what it must have printed.
-const DEMOS: [(&str, &[&str]); 6] = [
+const DEMOS: [(&str, &[&str]); 7] = [
     (
         "examples/quickstart/demo.sh",
         &["pod/hello created", "hello from hello", "replicaset.apps/quickstart condition met"],
@@ -18,7 +18,6 @@ const DEMOS: [(&str, &[&str]); 6] = [
             "pod/picky condition met",
         ],
     ),
-    // Sixteen mebibytes, as df of busybox counts them.
     (
         "examples/persistent-volumes/demo.sh",
         &[
@@ -41,6 +40,7 @@ const DEMOS: [(&str, &[&str]); 6] = [
             "1 restart of the init container",
         ],
     ),
+    // Sixteen mebibytes, as df of busybox counts them.
     ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),
     (
         "examples/store/demo.sh",
