@@ -9,6 +9,7 @@ mod fifty_pods;
 mod harness;
 mod kube_client;
 mod legacy;
+mod nodes;
 mod quickstart;
 mod simulated;
 mod survival;

@@ -1,6 +1,6 @@
 //! Configuration of the controller manager: flags, then environment, then a YAML file.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -14,7 +14,27 @@ pub struct ControllerManagerConfig {
     pub cluster_cidr: Ipv4Net,
     /// The CA's certificates in PEM, published to every namespace.
     pub root_ca: String,
+    /// With what certificate requests are signed; without it nothing is signed.
+    pub signing: Option<Signing>,
+    /// Silence after which a node counts as unreachable.
+    pub node_monitor_grace_period: Duration,
 }
+
+/// The authority that signs certificate requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signing {
+    /// Its certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// How long certificates live that do not ask for less.
+    pub duration: Duration,
+}
+
+/// How long certificates live where nothing is configured: a year, as upstream.
+pub const DEFAULT_SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Upstream's default of `--node-monitor-grace-period`.
+pub const DEFAULT_NODE_MONITOR_GRACE_PERIOD: Duration = Duration::from_secs(50);
 
 /// The default range of pod addresses.
 pub const DEFAULT_CLUSTER_CIDR: &str = "10.244.0.0/16";
@@ -35,6 +55,18 @@ pub struct Args {
     /// File with the CA's certificates, published to every namespace as kube-root-ca.crt
     #[arg(long, env = "MINIK8S_ROOT_CA_FILE")]
     root_ca_file: Option<PathBuf>,
+    /// Certificate of the authority that signs certificate requests (PEM); without it none is signed
+    #[arg(long, env = "MINIK8S_CLUSTER_SIGNING_CERT_FILE")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// Key of the authority that signs certificate requests (PEM)
+    #[arg(long, env = "MINIK8S_CLUSTER_SIGNING_KEY_FILE")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// How long signed certificates live, in seconds [default: a year]
+    #[arg(long, env = "MINIK8S_CLUSTER_SIGNING_DURATION", value_name = "SECONDS")]
+    cluster_signing_duration: Option<u64>,
+    /// Silence after which a node counts as unreachable, in seconds [default: 50]
+    #[arg(long, env = "MINIK8S_NODE_MONITOR_GRACE_PERIOD", value_name = "SECONDS")]
+    node_monitor_grace_period: Option<u64>,
     /// Elect a leader before acting, for several controller managers in one cluster
     #[arg(long, env = "MINIK8S_LEADER_ELECT", num_args = 0..=1, default_missing_value = "true")]
     leader_elect: Option<bool>,
@@ -50,6 +82,10 @@ struct File {
     scheduler_kubeconfig: Option<PathBuf>,
     cluster_cidr: Option<Ipv4Net>,
     root_ca_file: Option<PathBuf>,
+    cluster_signing_cert_file: Option<PathBuf>,
+    cluster_signing_key_file: Option<PathBuf>,
+    cluster_signing_duration: Option<u64>,
+    node_monitor_grace_period: Option<u64>,
     leader_elect: Option<bool>,
 }
 
@@ -72,8 +108,18 @@ impl Args {
     /// # Errors
     /// If a file cannot be read or something required is missing.
     pub fn resolve(self) -> anyhow::Result<Settings> {
-        let Self { kubeconfig, scheduler_kubeconfig, cluster_cidr, root_ca_file, leader_elect, config } =
-            self;
+        let Self {
+            kubeconfig,
+            scheduler_kubeconfig,
+            cluster_cidr,
+            root_ca_file,
+            cluster_signing_cert_file,
+            cluster_signing_key_file,
+            cluster_signing_duration,
+            node_monitor_grace_period,
+            leader_elect,
+            config,
+        } = self;
         let file: File = match config {
             Some(path) => {
                 let text = std::fs::read_to_string(&path)
@@ -90,6 +136,14 @@ impl Args {
                 .with_context(|| format!("failed to read {}", path.display()))?,
             None => anyhow::bail!("--root-ca-file is required: the CA that every namespace is told of"),
         };
+        let certificate = cluster_signing_cert_file.or(file.cluster_signing_cert_file);
+        let seconds = cluster_signing_duration.or(file.cluster_signing_duration);
+        let duration = seconds.map_or(DEFAULT_SIGNING_DURATION, Duration::from_secs);
+        let signing = match (certificate, cluster_signing_key_file.or(file.cluster_signing_key_file)) {
+            (Some(certificate), Some(key)) => Some(Signing { certificate, key, duration }),
+            (None, None) => None,
+            _ => anyhow::bail!("--cluster-signing-cert-file and --cluster-signing-key-file go together"),
+        };
         let default = DEFAULT_CLUSTER_CIDR.parse().expect("the default range must be valid");
         Ok(Settings {
             scheduler_kubeconfig: scheduler_kubeconfig
@@ -100,6 +154,10 @@ impl Args {
             controllers: ControllerManagerConfig {
                 cluster_cidr: cluster_cidr.or(file.cluster_cidr).unwrap_or(default),
                 root_ca,
+                signing,
+                node_monitor_grace_period: node_monitor_grace_period
+                    .or(file.node_monitor_grace_period)
+                    .map_or(DEFAULT_NODE_MONITOR_GRACE_PERIOD, Duration::from_secs),
             },
         })
     }

@@ -88,5 +88,6 @@ pub async fn validate(
     if attributes.operation == Operation::Delete {
         namespace_lifecycle::check(attributes).await?;
     }
+    certificate_requests::validate(attributes, object, old).await?;
     node_restriction::validate(attributes, object, old).await
 }

@@ -3,6 +3,7 @@
 //! A controller takes a key, reads caches, decides (a pure function) and acts through the client. It never
 //! learns what changed, and controllers never import one another: they meet through objects.
 
+pub mod certificates;
 pub mod garbage_collector;
 pub mod namespace;
 pub mod node_addresses;
@@ -12,6 +13,7 @@ pub mod replica_set;
 pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
+pub mod token_cleaner;
 
 use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};
 
