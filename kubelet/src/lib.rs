@@ -204,8 +204,8 @@ async fn start(
     let field = |field: &str| Scope { field_selector: format!("{field}={name}"), ..Scope::default() };
     let nodes = informers.watch(api::nodes(), &field("metadata.name"), project_node);
     // A runtime with a network of its own knows the ways in it.
-    let has_network = runtime.capabilities().network;
-    let peers = (!has_network).then(|| informers.watch(api::nodes(), &Scope::default(), project_peer));
+    let is_ours = runtime.capabilities().network;
+    let peers = is_ours.then(|| informers.watch(api::nodes(), &Scope::default(), project_peer));
     let services = informers.watch(api::services(), &Scope::default(), project_service);
     let pods =
         informers.watch(api::pods(), &field("spec.nodeName"), |bytes, _| Some(Bytes::copy_from_slice(bytes)));

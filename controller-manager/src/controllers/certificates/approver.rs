@@ -124,10 +124,14 @@ impl Approver {
 
     async fn approve(&self, key: &Key, view: &RequestView, message: &str) -> Result<(), Error> {
         let mut request = self.client.get(&self.requests_resource, "", &key.name).await?;
-        if request["metadata"]["uid"] != json!(view.uid) {
+        let mut conditions = request["status"]["conditions"].as_array().cloned().unwrap_or_default();
+        let is_decided = conditions
+            .iter()
+            .any(|condition| condition["type"] == "Approved" || condition["type"] == "Denied");
+        // The cache lags a moment behind: what has been decided in between stands.
+        if request["metadata"]["uid"] != json!(view.uid) || is_decided {
             return Ok(());
         }
-        let mut conditions = request["status"]["conditions"].as_array().cloned().unwrap_or_default();
         conditions.push(json!({"type": "Approved", "status": "True", "reason": REASON, "message": message}));
         request["status"]["conditions"] = json!(conditions);
         self.client

@@ -117,7 +117,9 @@ impl Reconciler for Signer {
             Decision::Sign(request) => Ok(self.sign(&view, &request).await?),
         };
         let mut object: Value = self.client.get(&self.requests_resource, "", &key.name).await?;
-        if object["metadata"]["uid"] != json!(view.uid) {
+        let is_done =
+            object["status"]["certificate"].as_str().is_some_and(|certificate| !certificate.is_empty());
+        if object["metadata"]["uid"] != json!(view.uid) || is_done {
             return Ok(Action::AwaitChange);
         }
         match status {
