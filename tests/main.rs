@@ -10,6 +10,7 @@ mod fifty_pods;
 mod harness;
 mod kube_client;
 mod legacy;
+mod nodes;
 mod pod_ipc;
 mod quickstart;
 mod simulated;

@@ -262,6 +262,22 @@ impl Client {
         self.request_value(Method::PUT, &resource.object_path(namespace, name), body).await
     }
 
+    /// Replaces an object through a subresource that shows it (`approval`, `status`).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn update_subresource(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        object: &Value,
+    ) -> Result<Value, Error> {
+        let path = subresource_path(resource, namespace, name, Some(subresource));
+        self.request_value(Method::PUT, &path, Some((JSON, object))).await
+    }
+
     /// Patches an object or a subresource of it.
     ///
     /// # Errors

@@ -95,6 +95,9 @@ pub struct Args {
     /// Certificate authority of clients of the server (PEM)
     #[arg(long, env = "MINIK8S_KUBELET_CLIENT_CA_FILE", value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
+    /// How long the node's Lease is good; it is renewed four times as often
+    #[arg(long, env = "MINIK8S_NODE_LEASE_DURATION_SECONDS", value_name = "SECONDS")]
+    pub node_lease_duration_seconds: Option<u32>,
     /// How long a container of the simulated runtime takes to start, in milliseconds
     #[arg(long, env = "MINIK8S_SIMULATED_START_DELAY", value_name = "MILLISECONDS")]
     pub simulated_start_delay: Option<u64>,
@@ -118,6 +121,7 @@ struct File {
     cluster_dns: Vec<IpAddr>,
     cluster_domain: Option<String>,
     max_pods: Option<u32>,
+    node_lease_duration_seconds: Option<u32>,
     #[serde(rename = "podCIDR")]
     pod_cidr: Option<ipnet::Ipv4Net>,
     resolv_conf: Option<PathBuf>,
@@ -334,7 +338,10 @@ impl Args {
             server_tls,
             server_client: "kube-apiserver-kubelet-client".to_owned(),
             api_server: None,
-            renew_every: heartbeat::RENEW_EVERY,
+            renew_every: self
+                .node_lease_duration_seconds
+                .or(file.node_lease_duration_seconds)
+                .map_or(heartbeat::RENEW_EVERY, |seconds| Duration::from_secs(seconds.max(1).into()) / 4),
             simulated_start_delay: Duration::from_millis(self.simulated_start_delay.unwrap_or(0)),
             simulated_failure_rate: self.simulated_failure_rate.unwrap_or(0.0),
         })

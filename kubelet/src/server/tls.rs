@@ -14,8 +14,8 @@ use tokio_rustls::TlsAcceptor;
 use super::ServerError;
 use crate::config::ServerTls;
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often the files are looked at: a node that joins has its certificate signed while it serves already.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The current certificates.
 pub(super) struct TlsSource {
