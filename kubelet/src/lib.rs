@@ -15,6 +15,7 @@ mod context;
 mod events;
 mod heartbeat;
 mod images;
+mod measures;
 mod network;
 mod node;
 pub mod pod;
@@ -45,6 +46,7 @@ use admission::Admission;
 use context::Context;
 use events::Events;
 use images::Images;
+use measures::{Measures, runtime::MeasuredRuntime};
 use network::{BridgeNetwork, Network, RuntimeNetwork};
 use node::{Machine, NodeKeeper};
 use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, resources::Demand};
@@ -167,6 +169,8 @@ async fn start(
     shutdown: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<(), Error> {
+    let measures = Arc::<Measures>::default();
+    let runtime: Arc<dyn PodRuntime> = Arc::new(MeasuredRuntime::new(runtime, Arc::clone(&measures)));
     let mut config = config;
     let server = server::bind(&config).await?;
     if let Some(server) = &server {
@@ -240,6 +244,8 @@ async fn start(
         host_ips: addresses,
         allocatable,
         memory_capacity: allocatable.memory,
+        machine,
+        measures,
         sandbox_image: config.sandbox_image.clone(),
         http: probe_client(),
         shutdown: shutdown.clone(),
