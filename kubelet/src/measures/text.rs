@@ -81,7 +81,23 @@ impl Family<'_> {
         self.line("_count", labels, None, all);
     }
 
+    /// Writes a sample whose first labels are written out already (see [`labels`]): pages that repeat the same labels
+    /// in every family write them once.
+    pub(crate) fn sample_of(&mut self, labels: &str, more: Labels<'_>, value: impl Display) {
+        self.write("", labels, more.iter().copied(), value);
+    }
+
     fn line(&mut self, suffix: &str, labels: Labels<'_>, last: Option<(&str, &str)>, value: impl Display) {
+        self.write(suffix, "", labels.iter().copied().chain(last), value);
+    }
+
+    fn write<'l>(
+        &mut self,
+        suffix: &str,
+        written: &str,
+        labels: impl Iterator<Item = (&'l str, &'l str)>,
+        value: impl Display,
+    ) {
         let out = &mut self.text.written;
         if !self.started {
             self.started = true;
@@ -94,16 +110,16 @@ impl Family<'_> {
         }
         out.push_str(self.name);
         out.push_str(suffix);
-        let mut separator = '{';
-        for (name, value) in labels.iter().copied().chain(last) {
-            out.push(separator);
-            out.push_str(name);
-            out.push_str("=\"");
-            escape(out, value);
-            out.push('"');
-            separator = ',';
+        let begun = out.len();
+        if !written.is_empty() {
+            out.push('{');
+            out.push_str(written);
         }
-        if separator == ',' {
+        for (name, value) in labels {
+            out.push(if out.len() == begun { '{' } else { ',' });
+            label(out, name, value);
+        }
+        if out.len() > begun {
             out.push('}');
         }
         let _ = write!(out, " {value}");
@@ -114,7 +130,30 @@ impl Family<'_> {
     }
 }
 
+/// Labels as they stand in a sample, for [`Family::sample_of`].
+pub(crate) fn labels(labels: Labels<'_>) -> String {
+    let mut out = String::new();
+    for (name, value) in labels {
+        if !out.is_empty() {
+            out.push(',');
+        }
+        label(&mut out, name, value);
+    }
+    out
+}
+
+fn label(out: &mut String, name: &str, value: &str) {
+    out.push_str(name);
+    out.push_str("=\"");
+    escape(out, value);
+    out.push('"');
+}
+
 fn escape(out: &mut String, value: &str) {
+    if !value.contains(['\\', '"', '\n']) {
+        out.push_str(value);
+        return;
+    }
     for character in value.chars() {
         match character {
             '\\' => out.push_str("\\\\"),
@@ -144,6 +183,7 @@ mod tests {
         let mut family = text.family("a_total", Kind::Counter, "What a is.");
         family.sample(&[("path", "C:\\x \"y\"\nz"), ("b", "")], 1);
         family.sample(&[], Nanos(1_500_000_001));
+        family.sample_of(&labels(&[("x", "1"), ("y", "2")]), &[("z", "3")], 4);
         text.family("never", Kind::Gauge, "Nothing.");
         text.family("timed", Kind::Gauge, "Timed.").at(1_700_000_000_000).sample(&[], 2.5);
         text.family("h_seconds", Kind::Histogram, "H.").histogram(
@@ -153,7 +193,7 @@ mod tests {
             7.25,
         );
         let expected = "# HELP a_total What a is.\n# TYPE a_total counter\n\
-            a_total{path=\"C:\\\\x \\\"y\\\"\\nz\",b=\"\"} 1\na_total 1.500000001\n\
+            a_total{path=\"C:\\\\x \\\"y\\\"\\nz\",b=\"\"} 1\na_total 1.500000001\na_total{x=\"1\",y=\"2\",z=\"3\"} 4\n\
             # HELP timed Timed.\n# TYPE timed gauge\ntimed 2.5 1700000000000\n\
             # HELP h_seconds H.\n# TYPE h_seconds histogram\n\
             h_seconds_bucket{op=\"x\",le=\"0.005\"} 1\nh_seconds_bucket{op=\"x\",le=\"1\"} 3\n\

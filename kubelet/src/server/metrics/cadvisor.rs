@@ -12,18 +12,14 @@ use kubelet_runtime::usage::{
 
 use super::{Figures, filesystems::Filesystem, process};
 use crate::{
-    measures::text::{Kind, Nanos, Text},
+    measures::text::{Kind, Nanos, Text, labels},
     node::{Machine, VERSION},
 };
 
 /// A group with its labels.
 struct Row<'a> {
-    container: &'a str,
-    id: &'a str,
-    image: &'a str,
-    name: &'a str,
-    namespace: &'a str,
-    pod: &'a str,
+    /// Its labels, written out.
+    labels: String,
     usage: &'a GroupUsage,
     interfaces: &'a [Interface],
     /// Seconds since 1970.
@@ -56,12 +52,7 @@ impl<'a> Row<'a> {
             }
         }
         Self {
-            container: "",
-            id: "/",
-            image: "",
-            name: "",
-            namespace: "",
-            pod: "",
+            labels: written("", "/", "", "", "", ""),
             usage: &figures.node,
             interfaces: &figures.interfaces,
             started: process::boot_time().and_then(|seconds| i64::try_from(seconds).ok()),
@@ -90,12 +81,14 @@ impl<'a> Row<'a> {
             (figures.device_name(filesystem.device), *filesystem, layer.bytes + container.log_bytes)
         });
         Self {
-            container: &container.name,
-            id: &container.group,
-            image: &container.image,
-            name: &container.runtime_name,
-            namespace: &pod.pod.namespace,
-            pod: &pod.pod.name,
+            labels: written(
+                &container.name,
+                &container.group,
+                &container.image,
+                &container.runtime_name,
+                &pod.pod.namespace,
+                &pod.pod.name,
+            ),
             usage: &container.usage,
             interfaces,
             started: container.started_at.parse::<Timestamp>().ok().map(Timestamp::as_second),
@@ -104,22 +97,17 @@ impl<'a> Row<'a> {
             is_node: false,
         }
     }
+}
 
-    fn labels(&self) -> [(&'a str, &'a str); 6] {
-        [
-            ("container", self.container),
-            ("id", self.id),
-            ("image", self.image),
-            ("name", self.name),
-            ("namespace", self.namespace),
-            ("pod", self.pod),
-        ]
-    }
-
-    /// Its labels and further ones.
-    fn with<'b>(&'b self, more: &[(&'b str, &'b str)]) -> Vec<(&'b str, &'b str)> {
-        self.labels().into_iter().chain(more.iter().copied()).collect()
-    }
+fn written(container: &str, id: &str, image: &str, name: &str, namespace: &str, pod: &str) -> String {
+    labels(&[
+        ("container", container),
+        ("id", id),
+        ("image", image),
+        ("name", name),
+        ("namespace", namespace),
+        ("pod", pod),
+    ])
 }
 
 impl Figures {
@@ -176,7 +164,7 @@ impl Page<'_> {
         let mut family = self.text.family(name, kind, help);
         for row in self.rows {
             if let Some(value) = of(row) {
-                family.sample(&row.labels(), value);
+                family.sample_of(&row.labels, &[], value);
             }
         }
     }
@@ -192,7 +180,7 @@ impl Page<'_> {
         let mut family = self.text.family(name, Kind::Counter, help);
         for row in self.rows {
             if let Some(value) = of(row) {
-                family.sample(&row.with(more), Nanos(value));
+                family.sample_of(&row.labels, more, Nanos(value));
             }
         }
     }
@@ -243,7 +231,7 @@ impl Page<'_> {
         for row in self.rows {
             for (device, filesystem, bytes) in &row.held {
                 if let Some(value) = of(row, filesystem, *bytes) {
-                    family.sample(&row.with(&[("device", device)]), value);
+                    family.sample_of(&row.labels, &[("device", device)], value);
                 }
             }
         }
@@ -253,7 +241,7 @@ impl Page<'_> {
         let mut family = self.text.family(name, Kind::Counter, help);
         for row in self.rows {
             for (device, usage) in &row.disks {
-                family.sample(&row.with(&[("device", device)]), of(usage));
+                family.sample_of(&row.labels, &[("device", device)], of(usage));
             }
         }
     }
@@ -330,7 +318,7 @@ impl Page<'_> {
         for row in self.rows {
             let memory = row.usage.memory;
             for (kind, count) in [("pgfault", memory.page_faults), ("pgmajfault", memory.major_page_faults)] {
-                family.sample(&row.with(&[("failure_type", kind), ("scope", "hierarchy")]), count);
+                family.sample_of(&row.labels, &[("failure_type", kind), ("scope", "hierarchy")], count);
             }
         }
     }
@@ -358,8 +346,8 @@ impl Page<'_> {
                 let mut family = self.text.family(&name, Kind::Counter, &help);
                 for row in self.rows {
                     for interface in row.interfaces {
-                        let labels = row.with(&[("interface", &interface.name)]);
-                        family.sample(&labels, part(&traffic(interface)));
+                        let value = part(&traffic(interface));
+                        family.sample_of(&row.labels, &[("interface", &interface.name)], value);
                     }
                 }
             }
