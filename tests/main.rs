@@ -7,6 +7,7 @@ mod clients;
 mod demos;
 mod etcd;
 mod fifty_pods;
+mod figures;
 mod harness;
 mod kube_client;
 mod legacy;

@@ -18,6 +18,9 @@ pub enum Error {
     /// Anything else that a person can do something about.
     #[error("error: {0}")]
     Message(String),
+    /// The same, in words that do not begin with `error`.
+    #[error("{0}")]
+    Usage(String),
     /// A command in a container failed with this code; it has said why itself.
     #[error("command terminated with exit code {0}")]
     Exit(u8),
@@ -132,6 +135,14 @@ impl Error {
     }
 }
 
+/// What the system said of a file, without the number that Rust puts behind it.
+pub(crate) fn file_problem(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
+}
+
 impl From<Status> for Error {
     fn from(status: Status) -> Self {
         Self::Server { status: Box::new(status) }
@@ -187,5 +198,7 @@ mod tests {
             "The Pod \"x\" is invalid: \n* spec.containers: Required value\n* spec.containers[0]: Required value"
         );
         assert_eq!(Error::Exit(42).code(), 42);
+        let missing = std::io::Error::from_raw_os_error(2);
+        assert_eq!(file_problem(&missing), "no such file or directory");
     }
 }

@@ -16,6 +16,7 @@ mod events;
 mod heartbeat;
 mod images;
 pub mod join;
+mod measures;
 mod network;
 mod node;
 pub mod pod;
@@ -46,6 +47,7 @@ use admission::Admission;
 use context::Context;
 use events::Events;
 use images::Images;
+use measures::{Measures, runtime::MeasuredRuntime};
 use network::{BridgeNetwork, Network, RuntimeNetwork};
 use node::{Machine, NodeKeeper};
 use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, resources::Demand};
@@ -168,6 +170,8 @@ async fn start(
     shutdown: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<(), Error> {
+    let measures = Arc::<Measures>::default();
+    let runtime: Arc<dyn PodRuntime> = Arc::new(MeasuredRuntime::new(runtime, Arc::clone(&measures)));
     let mut config = config;
     let server = server::bind(&config).await?;
     if let Some(server) = &server {
@@ -250,6 +254,8 @@ async fn start(
         host_ips: addresses,
         allocatable,
         memory_capacity: allocatable.memory,
+        machine,
+        measures,
         sandbox_image: config.sandbox_image.clone(),
         http: probe_client(),
         shutdown: shutdown.clone(),

@@ -89,7 +89,8 @@ impl Machine {
 }
 
 /// A line of `/proc/meminfo`, in bytes.
-fn meminfo(name: &str) -> Option<u64> {
+#[must_use]
+pub(crate) fn meminfo(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)

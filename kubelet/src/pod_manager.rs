@@ -101,10 +101,14 @@ impl PodManager {
     /// A pod that is new to this process.
     fn begin(&self, uid: String, bytes: Bytes) {
         let verdict = self.admit(&bytes);
+        if !was_taken(&bytes) {
+            self.context.measures.pod_seen(&uid);
+        }
         let workers = Arc::clone(&self.workers);
-        let ended = uid.clone();
+        let (ended, measures) = (uid.clone(), Arc::clone(&self.context.measures));
         let handle = pod_worker::spawn(&self.context, bytes, verdict, move || {
             workers.lock().remove(&ended);
+            measures.pod_gone(&ended);
         });
         self.workers.lock().insert(uid, handle);
     }

@@ -8,6 +8,7 @@ mod completion;
 mod config;
 mod cordon;
 mod create;
+mod create_kinds;
 mod delete;
 mod describe;
 mod drain;
@@ -39,10 +40,16 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Error> {
         Command::Explain(args) if explain::needs_no_server(args) => return explain::run(args, None).await,
         _ => {}
     }
-    let session = &Session::connect(global).await?;
+    let mut global = global.clone();
+    // Bindings have subjects by that name, as upstream's have; the kubeconfig's user is the current one then.
+    let subjects = match &cli.command {
+        Command::Create(args) if args.is_binding() => std::mem::take(&mut global.user),
+        _ => Vec::new(),
+    };
+    let session = &Session::connect(&global).await?;
     match &cli.command {
         Command::Apply(args) => apply::run(args, session).await,
-        Command::Create(args) => create::run(args, session).await,
+        Command::Create(args) => create::run(args, &subjects, session).await,
         Command::Get(args) => get::run(args, session).await,
         Command::Describe(args) => describe::run(args, session).await,
         Command::Delete(args) => delete::run(args, session).await,

@@ -18,6 +18,7 @@
 pub mod docker;
 pub mod simulated;
 pub mod testing;
+pub mod usage;
 
 use std::{collections::BTreeMap, path::PathBuf, pin::Pin, time::Duration};
 
@@ -335,19 +336,6 @@ pub trait ExecControl: Send + Sync {
     async fn exit_code(&self) -> Result<Option<i32>, RuntimeError>;
 }
 
-/// What a container used, cumulative.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ContainerStats {
-    /// Name in the pod.
-    pub name: String,
-    /// Nanoseconds of CPU since start.
-    pub cpu_nanos: u64,
-    /// Bytes in use without reclaimable cache (working set).
-    pub memory_working_set: u64,
-    /// Bytes in use.
-    pub memory_usage: u64,
-}
-
 /// What a runtime cannot do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capabilities {
@@ -473,6 +461,6 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn exec(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError>;
     /// Joins the main process of a running container.
     async fn attach(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError>;
-    /// What the containers of a pod used.
-    async fn stats(&self, uid: &str) -> Result<Vec<ContainerStats>, RuntimeError>;
+    /// What all pods use.
+    async fn usage(&self) -> Result<usage::RuntimeUsage, RuntimeError>;
 }

@@ -229,7 +229,8 @@ async fn what_is_not_there(harness: &impl Harness) {
     runtime.remove_container(&nobody, "app", 0).await.expect("removing nothing must succeed");
     runtime.stop_sandbox(&nobody, 0).await.expect("stopping nothing must succeed");
     runtime.remove_pod(&nobody).await.expect("removing nothing must succeed");
-    assert!(runtime.stats(&nobody).await.expect("stats must answer").is_empty());
+    let usage = runtime.usage().await.expect("usage must answer");
+    assert!(usage.pods.iter().all(|pod| pod.pod.uid != nobody));
     let refused = runtime.logs(&nobody, "app", 0, &LogOptions::default()).await;
     assert!(matches!(refused.err(), Some(RuntimeError::NotFound(_))));
 }
@@ -293,9 +294,17 @@ async fn processes(harness: &impl Harness) {
     let output = runtime.exec_sync(uid, "app", &command, PATIENCE).await.expect("a command must run");
     assert_eq!(output.exit_code, 0, "the pause program must reap");
 
-    let stats = runtime.stats(uid).await.expect("stats must answer");
-    assert_eq!(stats.len(), 1, "of what runs: {stats:?}");
-    assert!(stats[0].name == "app" && stats[0].cpu_nanos > 0 && stats[0].memory_usage > 0, "{stats:?}");
+    run("head -c 1000000 /dev/zero > /tmp/written").await;
+    let usage = runtime.usage().await.expect("usage must answer");
+    let pod = usage.pods.iter().find(|pod| &pod.pod.uid == uid).expect("a running pod must be told");
+    assert_eq!(pod.pod, sandbox.pod);
+    assert!(pod.sandbox.is_some(), "{pod:?}");
+    let [found] = &pod.containers[..] else { panic!("one container runs: {pod:?}") };
+    assert_eq!(found.name, "app");
+    assert!(found.usage.cpu.total_nanos > 0 && found.usage.memory.usage > 0, "{found:?}");
+    assert_eq!(found.usage.limits.memory, 48 << 20, "{found:?}");
+    assert!(found.layer.is_some_and(|layer| layer.bytes >= 1_000_000), "{found:?}");
+    assert!(usage.exited >= 2 && usage.storage.is_some(), "{usage:?}");
 
     let greedy = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo $x";
     let mut greedy = container_spec("greedy", &["sh", "-c", greedy]);

@@ -34,6 +34,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     context::Context,
+    measures::Turn,
     pod::{
         self, all_containers, described, is_init, latest_run, name, namespace, parse_time,
         plan::{self, Plan, backoff_key, newest_sandbox, plan},
@@ -101,12 +102,17 @@ pub(crate) fn spawn(
     let tasks = context.tasks.clone();
     tasks.spawn(async move {
         let shutdown = context.shutdown.clone();
+        let measures = Arc::clone(&context.measures);
         let mut worker = Worker::new(context, Arc::clone(&wake), Arc::clone(&inbox), verdict);
+        let mut turn = Turn::Create;
         loop {
+            let begun = Instant::now();
             let pause = tokio::select! {
                 () = shutdown.cancelled() => return,
                 pause = Box::pin(worker.sync()) => pause,
             };
+            measures.turn(turn, begun.elapsed());
+            turn = Turn::Sync;
             let Some(pause) = pause else {
                 on_end();
                 return;
@@ -574,6 +580,7 @@ impl Worker {
         let known = self.object.as_ref().map_or(&Value::Null, |(_, _, status)| status);
         let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
         self.context.statuses.set(&object, &computed, delete);
+        self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());
         if matches!(computed.phase.as_deref(), Some("Succeeded" | "Failed")) {
             self.context.admission.lock().release(uid(pod));
         }

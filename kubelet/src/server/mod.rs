@@ -11,7 +11,6 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
-use api_objects::object::ObjectMeta;
 use axum::{
     Router,
     body::Body,
@@ -64,6 +63,7 @@ pub enum ServerError {
 pub(crate) struct Shared {
     context: Arc<Context>,
     pods: Informer<Bytes>,
+    metrics: metrics::Memory,
 }
 
 impl Shared {
@@ -102,7 +102,8 @@ impl Bound {
     /// Serves until the context's shutdown.
     pub(crate) fn serve(self, context: Arc<Context>, pods: Informer<Bytes>) {
         let tasks = context.tasks.clone();
-        let router = router(Arc::new(Shared { context: Arc::clone(&context), pods }));
+        let router =
+            router(Arc::new(Shared { context: Arc::clone(&context), pods, metrics: metrics::Memory::new() }));
         tasks.spawn(serve(self.listener, self.tls, router, context));
     }
 }
@@ -129,8 +130,10 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/exec/{namespace}/{pod}/{container}", get(streams::exec).post(streams::exec))
         .route("/attach/{namespace}/{pod}/{container}", get(streams::attach).post(streams::attach))
         .route("/metrics", get(metrics::own))
+        .route("/metrics/cadvisor", get(metrics::cadvisor))
+        .route("/metrics/probes", get(metrics::probes))
         .route("/metrics/resource", get(metrics::resource))
-        .route("/stats/summary", get(metrics::summary))
+        .route("/stats/summary", get(metrics::summary).post(metrics::summary))
         .with_state(shared)
 }
 
@@ -205,9 +208,4 @@ where
     let kind = header::HeaderValue::from_static("text/plain");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
-}
-
-/// The uids of this node's pods with their names, for metrics.
-fn identities(shared: &Shared) -> Vec<ObjectMeta> {
-    shared.pods.list().iter().map(|(_, bytes)| ObjectMeta::from_bytes(bytes)).collect()
 }

@@ -9,13 +9,14 @@ mod errors;
 mod images;
 mod index;
 mod labels;
-mod stats;
 mod streams;
+mod usage;
 mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +27,7 @@ use bollard::{
         RemoveContainerOptions, StartContainerOptions, StopContainerOptions, WaitContainerOptions,
     },
 };
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
@@ -36,9 +37,10 @@ use self::{
     view::{Inspected, Listed},
 };
 use crate::{
-    Capabilities, ContainerSpec, ContainerState, ContainerStats, ContainerView, EventStream, ExecOutput,
-    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodIdentity, PodRuntime, PodView, RegistryAuth,
-    RuntimeError, SandboxSpec, SandboxView,
+    Capabilities, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput, ExecSession,
+    ExecSpec, ImageView, LogOptions, LogStream, PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError,
+    SandboxSpec, SandboxView,
+    usage::{RuntimeUsage, disk::DiskMeter},
 };
 
 /// How long Docker may take to answer a call that waits for nothing.
@@ -76,6 +78,10 @@ pub struct DockerRuntime {
     index: Mutex<HashMap<String, PodIndex>>,
     /// Done once our own sandbox image is known to be there.
     pause_image: OnceCell<()>,
+    /// Docker's own directory, once it was asked for.
+    storage: OnceCell<PathBuf>,
+    /// What containers have written.
+    disk: Arc<DiskMeter>,
 }
 
 impl DockerRuntime {
@@ -98,6 +104,8 @@ impl DockerRuntime {
             memory: view::Memory::default(),
             index: Mutex::default(),
             pause_image: OnceCell::new(),
+            storage: OnceCell::new(),
+            disk: Arc::default(),
         })
     }
 
@@ -371,7 +379,12 @@ impl PodRuntime for DockerRuntime {
         let inspected =
             self.inspect(&id).await?.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {name}")))?;
         let sandbox = Sandbox { id: id.clone(), namespaces: Namespaces::from(spec), running: true };
-        self.index.lock().entry(spec.pod.uid.clone()).or_default().sandboxes.insert(spec.attempt, sandbox);
+        {
+            let mut index = self.index.lock();
+            let pod = index.entry(spec.pod.uid.clone()).or_default();
+            pod.pod = Some(spec.pod.clone());
+            pod.sandboxes.insert(spec.attempt, sandbox);
+        }
         let pid = inspected.pid();
         Ok(SandboxView {
             id,
@@ -510,22 +523,8 @@ impl PodRuntime for DockerRuntime {
         streams::attach(&self.docker, &id, spec).await
     }
 
-    async fn stats(&self, uid: &str) -> Result<Vec<ContainerStats>, RuntimeError> {
-        // What runs is known from the last list, and `/proc` tells whether it still does: no call to Docker, for this is
-        // asked for every pod every few seconds.
-        if !self.index.lock().contains_key(uid) && self.pod(uid).await?.is_none() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<(String, String)> = match self.index.lock().get(uid) {
-            Some(pod) => pod.containers.iter().map(|((name, _), id)| (name.clone(), id.clone())).collect(),
-            None => Vec::new(),
-        };
-        let running = ids.into_iter().filter_map(|(name, id)| Some((name, self.memory.process_of(&id)?)));
-        Ok(future::join_all(running.map(|(name, pid)| stats::of_process(name, pid)))
-            .await
-            .into_iter()
-            .flatten()
-            .collect())
+    async fn usage(&self) -> Result<RuntimeUsage, RuntimeError> {
+        self.measure().await
     }
 }
 
