@@ -238,7 +238,8 @@ impl<S: AsyncRead + AsyncWrite> Transmitter<S> {
                 Outgoing::Control(control) => self.write(&control).await?,
                 Outgoing::SynStream { stream, headers } => {
                     let block = self.packer.pack(&headers).into();
-                    self.write(&Control::SynStream { stream, fin: false, unidirectional: false, block }).await?;
+                    self.write(&Control::SynStream { stream, fin: false, unidirectional: false, block })
+                        .await?;
                 }
                 Outgoing::SynReply { stream } => {
                     let block = self.packer.pack(&Headers::default()).into();
@@ -404,7 +405,13 @@ impl<S: AsyncRead + AsyncWrite> Receiver<S> {
         Ok(())
     }
 
-    fn syn_stream(&mut self, id: u32, fin: bool, unidirectional: bool, headers: Headers) -> Result<(), Error> {
+    fn syn_stream(
+        &mut self,
+        id: u32,
+        fin: bool,
+        unidirectional: bool,
+        headers: Headers,
+    ) -> Result<(), Error> {
         let opened = self.shared.state.lock().accept(id, fin, unidirectional)?;
         let Opened { inbox, ending, .. } = match opened {
             Ok(opened) => opened,
@@ -419,7 +426,9 @@ impl<S: AsyncRead + AsyncWrite> Receiver<S> {
         match self.accept.as_ref().map(|accept| accept.try_send(stream)) {
             Some(Ok(())) => Ok(()),
             // Dropping the stream has reset it.
-            Some(Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_))) | None => Ok(()),
+            Some(Err(mpsc::error::TrySendError::Full(_) | mpsc::error::TrySendError::Closed(_))) | None => {
+                Ok(())
+            }
         }
     }
 }

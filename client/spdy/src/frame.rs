@@ -94,16 +94,38 @@ impl Head {
 /// A control frame; header blocks are still compressed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Control {
-    SynStream { stream: u32, fin: bool, unidirectional: bool, block: Bytes },
-    SynReply { stream: u32, fin: bool, block: Bytes },
-    Reset { stream: u32, status: u32 },
+    SynStream {
+        stream: u32,
+        fin: bool,
+        unidirectional: bool,
+        block: Bytes,
+    },
+    SynReply {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
+    Reset {
+        stream: u32,
+        status: u32,
+    },
     /// Identifiers and values.
     Settings(Vec<(u32, u32)>),
     Ping(u32),
-    GoAway { last: u32, status: u32 },
-    Headers { stream: u32, fin: bool, block: Bytes },
+    GoAway {
+        last: u32,
+        status: u32,
+    },
+    Headers {
+        stream: u32,
+        fin: bool,
+        block: Bytes,
+    },
     /// Stream 0 means the connection.
-    WindowUpdate { stream: u32, delta: u32 },
+    WindowUpdate {
+        stream: u32,
+        delta: u32,
+    },
     /// A type that we do not know, which is to be ignored (2.2.1).
     Unknown,
 }
@@ -166,17 +188,14 @@ impl Control {
                 id => Ok(Self::Ping(id)),
             },
             GOAWAY => Ok(Self::GoAway { last: payload.get_u32() & ID, status: payload.get_u32() }),
-            _ => {
-                Ok(Self::WindowUpdate { stream: payload.get_u32() & ID, delta: payload.get_u32() & ID })
-            }
+            _ => Ok(Self::WindowUpdate { stream: payload.get_u32() & ID, delta: payload.get_u32() & ID }),
         }
     }
 
     pub(crate) fn encode(&self, out: &mut BytesMut) {
         match self {
             Self::SynStream { stream, fin, unidirectional, block } => {
-                let flags =
-                    if *fin { FIN } else { 0 } | if *unidirectional { UNIDIRECTIONAL } else { 0 };
+                let flags = if *fin { FIN } else { 0 } | if *unidirectional { UNIDIRECTIONAL } else { 0 };
                 head(out, SYN_STREAM, flags, 10 + block.len());
                 out.put_u32(*stream);
                 // No associated stream, highest priority, no slot.

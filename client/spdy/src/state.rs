@@ -249,7 +249,12 @@ impl State {
     }
 
     /// How much of `wanted` may be sent now. Waits, or fails if the stream is over.
-    pub(crate) fn poll_send(&mut self, stream: u32, wanted: usize, waker: &Waker) -> Poll<Result<usize, Error>> {
+    pub(crate) fn poll_send(
+        &mut self,
+        stream: u32,
+        wanted: usize,
+        waker: &Waker,
+    ) -> Poll<Result<usize, Error>> {
         let (flow, all) = (self.flow, self.credit);
         let Some(entry) = self.streams.get_mut(&stream).filter(|entry| !entry.local_done) else {
             return Poll::Ready(Err(Error::Closed));
@@ -332,7 +337,11 @@ mod tests {
         let (one, _kept) = state.open().unwrap();
         let (two, _kept_too) = state.open().unwrap();
         assert_eq!((one, two), (1, 3));
-        assert_eq!(may(&mut state, one, 1 << 20), Some(1 << 20), "a peer that grants nothing expects no waiting");
+        assert_eq!(
+            may(&mut state, one, 1 << 20),
+            Some(1 << 20),
+            "a peer that grants nothing expects no waiting"
+        );
         state.sent(one, 60 << 10);
         assert!(state.announce(64 << 10), "the first announcement");
         assert!(!state.announce(64 << 10));

@@ -58,7 +58,12 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub(crate) fn new(id: u32, inbox: mpsc::Receiver<Piece>, ending: Arc<Ending>, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        id: u32,
+        inbox: mpsc::Receiver<Piece>,
+        ending: Arc<Ending>,
+        shared: Arc<Shared>,
+    ) -> Self {
         Self { id, inbox, current: Bytes::new(), permit: None, ending, shared }
     }
 }

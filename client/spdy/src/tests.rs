@@ -142,7 +142,8 @@ async fn a_stream_that_nobody_reads_leaves_others_be() {
     let mut read = incoming.next().await.unwrap();
     read.reply().unwrap();
     let (mut stuck, mut free) = within(opening).await.unwrap();
-    let filling = tokio::spawn(async move { stuck.writer.write_all(&[1; 1 << 20]).await.map_err(|e| e.kind()) });
+    let filling =
+        tokio::spawn(async move { stuck.writer.write_all(&[1; 1 << 20]).await.map_err(|e| e.kind()) });
     within(free.writer.write_all(b"through")).await.unwrap();
     let mut seven = [0; 7];
     within(read.reader.read_exact(&mut seven)).await.unwrap();
@@ -217,7 +218,9 @@ async fn resets_reach_both_halves() {
 
 #[tokio::test]
 async fn who_breaks_the_protocol_is_told_goodbye() {
-    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x80\x03\x00\x01\x00\x00\x00\x0e\0\0\0\x01\0\0\0\0\0\0what"] {
+    for bytes in
+        [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x80\x03\x00\x01\x00\x00\x00\x0e\0\0\0\x01\0\0\0\0\0\0what"]
+    {
         let (ours, theirs) = duplex(1 << 16);
         let (_server, _incoming, run) = begin(ours, Role::Server);
         let mut peer = Peer::new(theirs);

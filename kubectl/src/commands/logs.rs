@@ -21,6 +21,7 @@ struct Source {
 
 /// Carries out the command.
 pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Error> {
+    refuse_nonsense(args)?;
     let mut params = LogParams {
         follow: args.follow,
         previous: args.previous,
@@ -38,7 +39,6 @@ pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Error>
         })?);
     }
     params.tail_lines = match args.tail {
-        Some(tail) if tail < -1 => return Err(Error::message("--tail must be greater than or equal to -1")),
         Some(tail) => (tail >= 0).then_some(tail),
         // Many logs at once are cut short unless one says how much is wanted.
         None => args.selector.as_ref().map(|_| 10),
@@ -70,6 +70,29 @@ pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Error>
     Ok(())
 }
 
+/// What upstream's `LogsOptions.Validate` refuses.
+fn refuse_nonsense(args: &LogsArgs) -> Result<(), Error> {
+    let wrong = |text: &str| Err(Error::message(text));
+    if args.since.is_some() && args.since_time.is_some() {
+        return wrong("at most one of `sinceTime` or `sinceSeconds` may be specified");
+    }
+    if let (true, Some(name)) =
+        (args.all_containers, args.container_flag.as_ref().or(args.container.as_ref()))
+    {
+        return wrong(&format!("--all-containers=true should not be specified with container name {name}"));
+    }
+    if args.container_flag.is_some() && args.container.is_some() {
+        return wrong("only one of -c or an inline [CONTAINER] arg is allowed");
+    }
+    if args.limit_bytes.is_some_and(|bytes| bytes < 0) {
+        return wrong("--limit-bytes must be greater than 0");
+    }
+    if args.tail.is_some_and(|tail| tail < -1) {
+        return wrong("--tail must be greater than or equal to -1");
+    }
+    Ok(())
+}
+
 fn report(args: &LogsArgs, outcome: Result<(), Error>) -> Result<(), Error> {
     match outcome {
         Err(error) if args.ignore_errors => {
@@ -90,14 +113,18 @@ async fn sources(args: &LogsArgs, session: &Session) -> Result<Vec<Source>, Erro
             ));
         }
         (Some(pod), None) => {
-            let found = remote::pod_of(session, pod).await;
-            vec![found.map_err(|error| match error {
+            let found = if args.all_pods {
+                remote::pods_of(session, pod).await
+            } else {
+                remote::pod_of(session, pod, true).await.map(|pod| vec![pod])
+            };
+            found.map_err(|error| match error {
                 Error::Server { status } if status.is_not_found() => Error::message(format!(
                     "error from server (NotFound): {} in namespace {:?}",
                     status.message, session.namespace
                 )),
                 error => error,
-            })?]
+            })?
         }
         (None, Some(selector)) => {
             let mut query = QueryWriter::default();
@@ -118,7 +145,7 @@ async fn sources(args: &LogsArgs, session: &Session) -> Result<Vec<Source>, Erro
         if args.all_containers {
             sources.extend(remote::containers(pod).into_iter().map(source));
         } else {
-            let say = args.selector.is_none();
+            let say = !args.all_pods;
             sources.push(source(remote::container(pod, wanted.map(String::as_str), say)?));
         }
     }
@@ -138,10 +165,10 @@ async fn copy(args: &LogsArgs, session: &Session, source: &Source, params: &LogP
         line.extend_from_slice(&chunk);
         let whole = line.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let rest = line.split_off(whole);
-        print_lines(&line, args.prefix.then_some(prefix.as_str()))?;
+        print_lines(&line, (args.prefix || args.all_pods).then_some(prefix.as_str()))?;
         line = rest;
     }
-    print_lines(&line, args.prefix.then_some(prefix.as_str()))
+    print_lines(&line, (args.prefix || args.all_pods).then_some(prefix.as_str()))
 }
 
 fn print_lines(lines: &[u8], prefix: Option<&str>) -> Result<(), Error> {
