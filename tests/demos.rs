@@ -18,6 +18,16 @@ const DEMOS: [(&str, &[&str]); 5] = [
             "pod/picky condition met",
         ],
     ),
+    (
+        "examples/streams/demo.sh",
+        &[
+            "Forwarding from 127.0.0.1:",
+            "\nfirst page\n",
+            "\nsecond page\n",
+            "/dev/pts/0\r\nroot\r\n",
+            "\n3\n",
+        ],
+    ),
     // Sixteen mebibytes, as df of busybox counts them.
     (
         "examples/persistent-volumes/demo.sh",
@@ -44,7 +54,9 @@ fn every_demo_runs_and_cleans_up() {
     // One of them looks after the embedded store.
     let cluster = Cluster::start(&["--store", "embedded"]);
     // Manifests by themselves, without the demo around them.
-    for file in ["examples/volumes/settings.yaml", "examples/scheduling/picky.yaml"] {
+    for file in
+        ["examples/volumes/settings.yaml", "examples/scheduling/picky.yaml", "examples/streams/pod.yaml"]
+    {
         assert!(root().join(file).is_file(), "{file}");
     }
     let before = objects(&cluster);
