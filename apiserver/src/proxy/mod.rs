@@ -12,11 +12,11 @@ mod relay;
 
 use std::sync::Arc;
 
-use api_objects::Status;
+use api_objects::{Status, Value};
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, Response, header};
 
-use self::relay::Along;
+use self::{connect::Target, relay::Along};
 use crate::{
     RequestContext, Server,
     auth::authz::{self, Action, Decision},
@@ -85,10 +85,7 @@ async fn stream_to_pod(
     let options = pod::StreamOptions::parse(query, stream)?;
     let pod = locate::find(server, "pods", &info.namespace, &info.name).await?;
     let container = pod::choose_container(&pod, options.container.as_deref())?;
-    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
-        return Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name)));
-    };
-    let target = locate::node(server, node).await?;
+    let target = kubelet_of(server, &pod).await?;
     let path = format!("/{stream}/{}/{}/{container}?{}", info.namespace, info.name, options.query);
     relay::upgrade(server, &target, &path, request, Along::Streams).await
 }
@@ -103,12 +100,18 @@ async fn forward_ports(
     may_create(server, context).await?;
     let query = pod::port_forward_query(request.uri().query().unwrap_or_default())?;
     let pod = locate::find(server, "pods", &info.namespace, &info.name).await?;
-    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
-        return Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name)));
-    };
-    let target = locate::node(server, node).await?;
+    let target = kubelet_of(server, &pod).await?;
     let path = format!("/portForward/{}/{}{query}", info.namespace, info.name);
     relay::upgrade(server, &target, &path, request, Along::Streams).await
+}
+
+/// The kubelet of a pod's node.
+async fn kubelet_of(server: &Server, pod: &Value) -> Result<Target, Status> {
+    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    };
+    locate::node(server, node).await
 }
 
 /// Streams need an upgrade, to what the kubelet knows.

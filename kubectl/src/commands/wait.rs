@@ -189,7 +189,7 @@ pub(super) async fn followed(
                         }
                     }
                     EventType::Deleted | EventType::Error => break 'watch,
-                    _ => {}
+                    EventType::Bookmark => {}
                 }
             }
         }

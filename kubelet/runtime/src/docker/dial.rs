@@ -70,18 +70,10 @@ fn reason(error: &io::Error) -> String {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn refusals_are_worded_as_people_know_them() {
-        // Our own namespace: entering it takes the right to, as the kubelet has it.
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let stream = dial(std::process::id(), port).await.unwrap();
-        assert_eq!(stream.peer_addr().unwrap().port(), port);
-        drop(listener);
-        let error = dial(std::process::id(), port).await.unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("IPv4: dial tcp4 127.0.0.1:{port}: connect: connection refused")),
-            "{error}"
-        );
+    #[test]
+    fn refusals_are_worded_as_people_know_them() {
+        assert_eq!(reason(&io::ErrorKind::ConnectionRefused.into()), "connect: connection refused");
+        assert_eq!(reason(&io::ErrorKind::TimedOut.into()), "i/o timeout");
+        assert_eq!(reason(&io::ErrorKind::NotFound.into()), "the sandbox has ended");
     }
 }
