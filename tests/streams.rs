@@ -390,6 +390,8 @@ fn logs(cluster: &Cluster) {
         &["web", "-c", "counter", "--previous"],
         &["web", "-c", "counter", "--since=1h", "--since-time=2001-02-03T04:05:06Z"],
         &["web", "-c", "counter", "--tail=-2"],
+        &["web", "-c", "counter", "--previous", "-f", "--pod-running-timeout=500ms"],
+        &["web", "-c", "counter", "--previous", "--ignore-errors"],
     ] {
         assert_eq!(log(&Kubectl::ours(), args), log(&Kubectl::newest(), args), "logs {args:?}");
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proptest::prelude::*;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     task::JoinHandle,
@@ -236,4 +237,49 @@ async fn who_breaks_the_protocol_is_told_goodbye() {
     assert_eq!(within(peer.receive_control()).await, Control::GoAway { last: 0, status: 1 });
     drop(peer);
     assert!(matches!(within(run).await.unwrap(), Err(Error::Protocol(_))));
+}
+
+proptest! {
+    /// Frames of any type with any content, and bytes that are no frames: the connection ends, and nothing panics.
+    #[test]
+    fn hostile_peers_end_their_own_connection_only(
+        frames in proptest::collection::vec((0_u16..12, any::<u8>(), 1_u32..12, proptest::collection::vec(any::<u8>(), 0..40)), 0..20),
+        rest in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let (ours, mut theirs) = duplex(1 << 16);
+            let (_server, mut incoming, run) = begin(ours, Role::Server);
+            let taking = tokio::spawn(async move {
+                while let Some(mut stream) = incoming.next().await {
+                    let _ = stream.reply();
+                    let mut all = Vec::new();
+                    let _ = stream.reader.read_to_end(&mut all).await;
+                }
+            });
+            let mut packer = Packer::new();
+            let mut bytes = Vec::new();
+            for (kind, flags, stream, payload) in frames {
+                let payload = match kind {
+                    // Streams that open well, whose data may be anything.
+                    1 => [&stream.to_be_bytes()[..], &[0; 6], &packer.pack(&Headers::new(&[("a", "b")]))].concat(),
+                    3 | 7 | 9 => [stream.to_be_bytes(), [0, payload.len() as u8, 0, 0]].concat(),
+                    6 => stream.to_be_bytes().to_vec(),
+                    _ => payload,
+                };
+                let first = if kind == 0 { stream } else { 0x8003_0000 | u32::from(kind) };
+                bytes.extend_from_slice(&first.to_be_bytes());
+                bytes.extend_from_slice(&(u32::from(flags & 3) << 24 | payload.len() as u32).to_be_bytes());
+                bytes.extend_from_slice(&payload);
+            }
+            bytes.extend_from_slice(&rest);
+            // The other end may have hung up by now.
+            let _ = theirs.write_all(&bytes).await;
+            let _ = theirs.shutdown().await;
+            let mut answers = Vec::new();
+            let _ = within(theirs.read_to_end(&mut answers)).await;
+            let _ended = within(run).await.expect("it must not panic");
+            within(taking).await.expect("it must not panic");
+        });
+    }
 }

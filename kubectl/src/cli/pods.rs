@@ -53,6 +53,9 @@ pub struct LogsArgs {
     /// Go on when one of the logs fails
     #[arg(long)]
     pub ignore_errors: bool,
+    /// How long to wait for a followed container to start
+    #[arg(long, default_value = "20s")]
+    pub pod_running_timeout: String,
 }
 
 /// `kubectl exec`

@@ -1,5 +1,7 @@
 //! `kubectl exec` and `kubectl attach`.
 
+use std::io::IsTerminal;
+
 use api_objects::Value;
 use api_objects::params::ExecParams;
 
@@ -67,7 +69,16 @@ pub(crate) async fn to_container(
         stderr: !streams.tty,
         tty: streams.tty,
     };
-    remote::connect(session, &path(pod, "attach", &params), streams).await
+    let name = params.container.clone();
+    remote::connect(session, &path(pod, "attach", &params), streams).await?;
+    if !quiet && streams.stdin && streams.tty && std::io::stdin().is_terminal() {
+        output::line(&format!(
+            "Session ended, resume using 'kubectl attach {} -c {name} -n {} -i -t' command",
+            text_at(pod, "/metadata/name", ""),
+            text_at(pod, "/metadata/namespace", "")
+        ))?;
+    }
+    Ok(())
 }
 
 /// Whether the container has a terminal: it decides, whatever was asked for.

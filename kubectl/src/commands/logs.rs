@@ -1,5 +1,7 @@
 //! `kubectl logs`: what containers have written, and write.
 
+use std::time::Duration;
+
 use api_objects::Value;
 use api_objects::duration::parse_go;
 use api_objects::params::{LogParams, QueryWriter};
@@ -11,6 +13,9 @@ use crate::error::Error;
 use crate::output;
 use crate::remote;
 use crate::session::Session;
+
+/// How long a refused log is left alone.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// One container's log.
 struct Source {
@@ -95,10 +100,11 @@ fn refuse_nonsense(args: &LogsArgs) -> Result<(), Error> {
 
 fn report(args: &LogsArgs, outcome: Result<(), Error>) -> Result<(), Error> {
     match outcome {
-        Err(error) if args.ignore_errors => {
-            output::complain(&error.to_string());
-            Ok(())
-        }
+        // Among the lines, as upstream has it.
+        Err(error) if args.ignore_errors => match &error {
+            Error::Server { status } => output::line(&format!("error: {}", status.message)),
+            other => output::line(&other.to_string()),
+        },
         other => other,
     }
 }
@@ -152,7 +158,31 @@ async fn sources(args: &LogsArgs, session: &Session) -> Result<Vec<Source>, Erro
     Ok(sources)
 }
 
+/// Copies a log. A followed one may be asked for before its container runs: it is asked for again until it is there
+/// or the patience ends (`LogsOptions.consumeWithRetry` of v1.36).
 async fn copy(args: &LogsArgs, session: &Session, source: &Source, params: &LogParams) -> Result<(), Error> {
+    let patience = parse_go(&args.pod_running_timeout).map_err(|error| Error::message(error.to_string()))?;
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        match copy_once(args, session, source, params).await {
+            Err(Error::Server { status }) if args.follow && !args.ignore_errors => {
+                output::complain(&status.message);
+                if tokio::time::Instant::now() + RETRY > deadline {
+                    return Err(Error::message("context deadline exceeded"));
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn copy_once(
+    args: &LogsArgs,
+    session: &Session,
+    source: &Source,
+    params: &LogParams,
+) -> Result<(), Error> {
     let params = LogParams { container: source.container.clone(), ..params.clone() };
     let path =
         format!("/api/v1/namespaces/{}/pods/{}/log?{}", source.namespace, source.pod, params.to_query());

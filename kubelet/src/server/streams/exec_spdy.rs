@@ -236,6 +236,6 @@ mod tests {
         waiting.extend_from_slice(br#"00,"Height":5}"#);
         assert_eq!(take_sizes(&mut waiting), Some(vec![Size { width: 100, height: 5 }]));
         assert!(waiting.is_empty());
-        assert_eq!(take_sizes(&mut b"[".to_vec()), None);
+        assert_eq!(take_sizes(&mut b"nonsense".to_vec()), None);
     }
 }
