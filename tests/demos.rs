@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, Kubectl, root, run};
 
 /// The demo, and what it must have printed.
-const DEMOS: [(&str, &[&str]); 5] = [
+const DEMOS: [(&str, &[&str]); 7] = [
     (
         "examples/quickstart/demo.sh",
         &["pod/hello created", "hello from hello", "replicaset.apps/quickstart condition met"],
@@ -28,7 +28,6 @@ const DEMOS: [(&str, &[&str]); 5] = [
             "\n3\n",
         ],
     ),
-    // Sixteen mebibytes, as df of busybox counts them.
     (
         "examples/persistent-volumes/demo.sh",
         &[
@@ -42,6 +41,7 @@ const DEMOS: [(&str, &[&str]); 5] = [
             "scratch-data   Bound",
         ],
     ),
+    // Sixteen mebibytes, as df of busybox counts them.
     ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),
     (
         "examples/store/demo.sh",
