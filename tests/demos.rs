@@ -19,6 +19,16 @@ const DEMOS: &[(&str, &[&str])] = &[
         ],
     ),
     (
+        "examples/streams/demo.sh",
+        &[
+            "Forwarding from 127.0.0.1:",
+            "\nfirst page\n",
+            "\nsecond page\n",
+            "/dev/pts/0\r\nroot\r\n",
+            "\n3\n",
+        ],
+    ),
+    (
         "examples/persistent-volumes/demo.sh",
         &[
             "persistentvolumeclaim/data created",
@@ -60,9 +70,12 @@ fn every_demo_runs_and_cleans_up() {
         "8",
     ]);
     // Manifests by themselves, without the demo around them.
-    for file in
-        ["examples/volumes/settings.yaml", "examples/scheduling/picky.yaml", "examples/nodes/mover.yaml"]
-    {
+    for file in [
+        "examples/volumes/settings.yaml",
+        "examples/scheduling/picky.yaml",
+        "examples/nodes/mover.yaml",
+        "examples/streams/pod.yaml",
+    ] {
         assert!(root().join(file).is_file(), "{file}");
     }
     let before = objects(&cluster);

@@ -16,6 +16,7 @@ mod pod_ipc;
 mod quickstart;
 mod simulated;
 mod store;
+mod streams;
 mod survival;
 mod tidy;
 mod volumes;

@@ -5,12 +5,14 @@ use std::{path::Path, time::Duration};
 use api_objects::{Resource, Value};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{BoxError, Service};
 
 use crate::{Error, watch::WatchEvent};
@@ -390,6 +392,32 @@ impl Client {
             }
             other => Error::from(other),
         })
+    }
+
+    /// Turns a connection into SPDY/3.1 (port-forward), whose streams follow `protocol`; answers its bytes.
+    ///
+    /// # Errors
+    /// The server's Status, or why it was not reached.
+    pub async fn spdy(
+        &self,
+        path_and_query: &str,
+        protocol: &str,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, Error> {
+        let mut request = build(Method::POST, path_and_query, None, None)?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+        let wrong = |error: &dyn std::error::Error| Error::Config(crate::error::chain(error));
+        let value = HeaderValue::from_str(protocol).map_err(|error| wrong(&error))?;
+        headers.insert("x-stream-protocol-version", value);
+        let response = self.inner.send(request.map(Body::from)).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| Error::Transport(crate::error::chain(&error)))?;
+            return Err(Error::from_answer(parts.status, &body.to_bytes()));
+        }
+        let upgraded = hyper::upgrade::on(response).await;
+        upgraded.map(TokioIo::new).map_err(|error| Error::Transport(crate::error::chain(&error)))
     }
 }
 

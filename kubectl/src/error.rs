@@ -24,6 +24,14 @@ pub enum Error {
     /// A command in a container failed with this code; it has said why itself.
     #[error("command terminated with exit code {0}")]
     Exit(u8),
+    /// A pod ended with this code.
+    #[error("{message}")]
+    Ended {
+        /// Which, and how.
+        message: String,
+        /// Its container's code.
+        code: u8,
+    },
     /// The reader of the output has gone; nothing is left to say.
     #[error("the output was closed")]
     Closed,
@@ -128,7 +136,7 @@ impl Error {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Exit(code) => *code,
+            Self::Exit(code) | Self::Ended { code, .. } => *code,
             Self::Closed => 0,
             _ => 1,
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use client::Client;
 use futures_util::Stream;
 use http::{Method, Request, header};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 
 use crate::cli::GlobalArgs;
@@ -172,6 +173,15 @@ impl Session {
     /// A WebSocket into a container.
     pub(crate) async fn websocket(&self, path: &str) -> Result<client::WebSocket, Error> {
         self.client.websocket(path).await.map_err(|error| self.explain(error))
+    }
+
+    /// A connection of SPDY streams into a pod.
+    pub(crate) async fn spdy(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, Error> {
+        self.client.spdy(path, protocol).await.map_err(|error| self.explain(error))
     }
 
     /// The resource that a person means.

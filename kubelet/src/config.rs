@@ -231,8 +231,6 @@ pub struct Config {
     pub port: u16,
     /// Certificates of the server; without them it is not started and logs and exec do not work.
     pub server_tls: Option<ServerTls>,
-    /// The only user that the server takes requests from, by the certificate's common name.
-    pub server_client: String,
     /// Where pods reach the API server behind the Service `kubernetes`; `None` to take the address that the
     /// client is configured with.
     pub api_server: Option<SocketAddrV4>,
@@ -336,7 +334,6 @@ impl Args {
             address: self.address.or(file.address).unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
             port: self.port.or(file.port).unwrap_or(10250),
             server_tls,
-            server_client: "kube-apiserver-kubelet-client".to_owned(),
             api_server: None,
             renew_every: self
                 .node_lease_duration_seconds

@@ -234,6 +234,7 @@ async fn start(
         allocatable,
         max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
     };
+    let reviewer = client.clone();
     let context = Arc::new(Context {
         node: name.clone(),
         runtime: Arc::clone(&runtime),
@@ -262,7 +263,7 @@ async fn start(
         tasks: tasks.clone(),
     });
     if let Some(server) = server {
-        server.serve(Arc::clone(&context), pods.clone());
+        server.serve(Arc::clone(&context), pods.clone(), reviewer);
     }
     tasks.spawn(keeper.keep(shutdown.clone()));
     let setup = NetworkSetup {

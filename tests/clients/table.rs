@@ -479,21 +479,19 @@ spec:
         run("logs hello --tail=1").says("two\n"),
         run("logs pod/hello -c main --timestamps").says("20{*}Z one\n20{*}Z two\n"),
         run("logs -l app=hello").says("one\ntwo\n"),
-        run("logs hello -c nothere")// Ours goes on to say which there are.
+        run("logs hello -c nothere") // Newer ones go on to say which there are.
             .fails("error: container nothere is not valid for pod hello{*}\n"),
         run("logs nothere")
             .fails("error: error from server (NotFound): pods \"nothere\" not found in namespace \"{ns}\"\n")
             .warns_before(29, "Error from server (NotFound): pods \"nothere\" not found\n"),
-        // Older clients exec over SPDY only.
-        run("exec hello -- echo a b").since(31).says("a b\n"),
+        // Older clients exec over SPDY, newer ones over WebSockets.
+        run("exec hello -- echo a b").says("a b\n"),
         run("exec hello -- sh -c 'echo out; echo err >&2; exit 3'")
-            .since(31)
             .says("out\n")
             .warns("err\ncommand terminated with exit code 3\n")
             .exits(3),
-        run("exec -i hello -- cat").since(31).reads("piped\n").says("piped\n"),
+        run("exec -i hello -- cat").reads("piped\n").says("piped\n"),
         run("exec nothere -- true")
-            .since(31)
             .fails("Error from server (NotFound): pods \"nothere\" not found\n"),
         run("describe pod hello").says(
             "Name:{*}hello\nNamespace:{*}{ns}\n{lines}\nNode:{*}test-{*}/{*}\n{lines}\nLabels:{*}app=hello\n\

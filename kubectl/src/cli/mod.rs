@@ -102,6 +102,10 @@ pub enum Command {
     Exec(ExecArgs),
     /// Attach to a running container
     Attach(AttachArgs),
+    /// Forward local ports to a pod
+    PortForward(PortForwardArgs),
+    /// Copy files to and from containers
+    Cp(CpArgs),
     /// Run an image in a pod
     Run(RunArgs),
     /// Set a new size for a ReplicaSet, Deployment or StatefulSet

@@ -7,6 +7,7 @@ mod cluster_info;
 mod completion;
 mod config;
 mod cordon;
+mod cp;
 mod create;
 mod create_kinds;
 mod delete;
@@ -19,6 +20,7 @@ mod get;
 mod logs;
 mod mark;
 mod patch;
+mod port_forward;
 mod reset;
 mod run;
 mod scale;
@@ -56,6 +58,8 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Error> {
         Command::Logs(args) => logs::run(args, session).await,
         Command::Exec(args) => exec::run(args, session).await,
         Command::Attach(args) => exec::attach(args, session).await,
+        Command::PortForward(args) => port_forward::run(args, session).await,
+        Command::Cp(args) => cp::run(args, session).await,
         Command::Run(args) => run::run(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Label(args) => mark::run(args, mark::Marks::Labels, session).await,

@@ -327,6 +327,14 @@ pub struct ExecSession {
     pub control: Box<dyn ExecControl>,
 }
 
+/// A connection to a port inside a pod.
+pub type PodConnection = Box<dyn ByteStream>;
+
+/// Bytes both ways, each of which ends by itself.
+pub trait ByteStream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> ByteStream for T {}
+
 /// The control side of an [`ExecSession`].
 #[async_trait::async_trait]
 pub trait ExecControl: Send + Sync {
@@ -380,6 +388,9 @@ pub enum RuntimeError {
     /// The container could not be started (no such program, no permission).
     #[error("failed to start container: {0}")]
     Start(String),
+    /// A port of the pod cannot be connected to.
+    #[error("{0}")]
+    Dial(String),
     /// The pod, sandbox or container does not exist.
     #[error("{0} not found")]
     NotFound(String),
@@ -461,6 +472,8 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn exec(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError>;
     /// Joins the main process of a running container.
     async fn attach(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError>;
+    /// Connects to a port of the pod's own loopback interface, whoever of its containers listens there.
+    async fn port_forward(&self, uid: &str, port: u16) -> Result<PodConnection, RuntimeError>;
     /// What all pods use.
     async fn usage(&self) -> Result<usage::RuntimeUsage, RuntimeError>;
 }

@@ -19,8 +19,8 @@ use tokio::sync::broadcast;
 
 use crate::{
     ADDRESS_ANNOTATION, Capabilities, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput,
-    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodIdentity, PodRuntime, PodView, RegistryAuth,
-    RuntimeError, RuntimeEvent, SandboxSpec, SandboxView,
+    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
+    RegistryAuth, RuntimeError, RuntimeEvent, SandboxSpec, SandboxView,
     usage::{ContainerUsage, PodUsage, RuntimeUsage},
 };
 
@@ -367,6 +367,10 @@ impl PodRuntime for SimulatedRuntime {
 
     async fn attach(&self, _uid: &str, _name: &str, _spec: &ExecSpec) -> Result<ExecSession, RuntimeError> {
         Err(RuntimeError::Unsupported("attach"))
+    }
+
+    async fn port_forward(&self, _uid: &str, _port: u16) -> Result<PodConnection, RuntimeError> {
+        Err(RuntimeError::Unsupported("port-forward"))
     }
 
     async fn usage(&self) -> Result<RuntimeUsage, RuntimeError> {

@@ -243,6 +243,7 @@ async fn refuses_commands(harness: &impl Harness) {
     let spec = ExecSpec { command: command.to_vec(), ..ExecSpec::default() };
     assert!(matches!(runtime.exec("uid", "app", &spec).await.err(), Some(RuntimeError::Unsupported(_))));
     assert!(matches!(runtime.attach("uid", "app", &spec).await.err(), Some(RuntimeError::Unsupported(_))));
+    assert!(matches!(runtime.port_forward("uid", 80).await.err(), Some(RuntimeError::Unsupported(_))));
 }
 
 /// Everything about real processes: exit codes, grace, namespaces, resources.
@@ -393,7 +394,7 @@ async fn logs(harness: &impl Harness) {
 }
 
 async fn commands(harness: &impl Harness) {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let runtime = harness.runtime();
     let sandbox = sandbox_spec("commands");
     let uid = &sandbox.pod.uid;
@@ -446,6 +447,26 @@ async fn commands(harness: &impl Harness) {
     };
     tokio::time::timeout(PATIENCE, collect).await.expect("stty must end");
     assert_eq!(seen, b"33 101\r\n");
+
+    let refused = runtime.port_forward(uid, 7007).await.err().expect("nobody listens there");
+    assert!(matches!(&refused, RuntimeError::Dial(text) if text.contains("connection refused")), "{refused}");
+    let listener = container_spec("listener", &["sh", "-c", "echo hello | nc -l -p 7007"]);
+    runtime.run_container(&sandbox.pod, &listener).await.expect("a container must run");
+    let connected = async {
+        loop {
+            // It runs before it listens.
+            match runtime.port_forward(uid, 7007).await {
+                Ok(connection) => return connection,
+                Err(RuntimeError::Dial(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let mut connection = tokio::time::timeout(PATIENCE, connected).await.expect("it must listen");
+    let mut heard = [0; 6];
+    connection.read_exact(&mut heard).await.expect("it must answer");
+    assert_eq!(&heard, b"hello\n");
+    drop(connection);
 
     let mut echo = container_spec("echo", &["sh", "-c", "read line; echo got $line; exit 4"]);
     (echo.stdin, echo.stdin_once) = (true, true);

@@ -7,8 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use kubelet_runtime::{
     Capabilities, ContainerSpec, ContainerView, EventStream, ExecOutput, ExecSession, ExecSpec, ImageView,
-    LogOptions, LogStream, PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError, SandboxSpec,
-    SandboxView, usage::RuntimeUsage,
+    LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError,
+    SandboxSpec, SandboxView, usage::RuntimeUsage,
 };
 use tokio::time::Instant;
 
@@ -136,6 +136,10 @@ impl PodRuntime for MeasuredRuntime {
 
     async fn attach(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError> {
         self.timed("attach", self.inner.attach(uid, name, spec)).await
+    }
+
+    async fn port_forward(&self, uid: &str, port: u16) -> Result<PodConnection, RuntimeError> {
+        self.timed("port_forward", self.inner.port_forward(uid, port)).await
     }
 
     async fn usage(&self) -> Result<RuntimeUsage, RuntimeError> {

@@ -5,6 +5,7 @@
 //! Docker must be on this machine: network namespaces, control groups and mounts are reached through `/proc`.
 
 mod create;
+mod dial;
 mod errors;
 mod images;
 mod index;
@@ -38,8 +39,8 @@ use self::{
 };
 use crate::{
     Capabilities, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput, ExecSession,
-    ExecSpec, ImageView, LogOptions, LogStream, PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError,
-    SandboxSpec, SandboxView,
+    ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
+    RegistryAuth, RuntimeError, SandboxSpec, SandboxView,
     usage::{RuntimeUsage, disk::DiskMeter},
 };
 
@@ -521,6 +522,14 @@ impl PodRuntime for DockerRuntime {
     async fn attach(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError> {
         let id = self.newest(uid, name).await?;
         streams::attach(&self.docker, &id, spec).await
+    }
+
+    async fn port_forward(&self, uid: &str, port: u16) -> Result<PodConnection, RuntimeError> {
+        let missing = || RuntimeError::NotFound("running sandbox".to_owned());
+        let sandbox = self.lookup(uid, |index| index.newest_sandbox().cloned()).await?.ok_or_else(missing)?;
+        let inspected = self.inspect(&sandbox.id).await?;
+        let pid = inspected.as_ref().and_then(Inspected::pid).ok_or_else(missing)?;
+        Ok(Box::new(dial::dial(pid, port).await?))
     }
 
     async fn usage(&self) -> Result<RuntimeUsage, RuntimeError> {

@@ -93,7 +93,7 @@ enum Depth {
 }
 
 async fn read(shared: &Shared, depth: Depth) -> Result<Figures, Failure> {
-    let failed = |message: String| Failure(StatusCode::INTERNAL_SERVER_ERROR, message);
+    let failed = |message: String| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, message);
     let pods = shared.context.runtime.usage().await.map_err(|error| failed(error.to_string()))?;
     let pods_directory = shared.context.volumes.layout().pods();
     let disk = Arc::clone(&shared.metrics.disk);
@@ -166,7 +166,7 @@ pub(super) async fn resource(State(shared): State<Arc<Shared>>) -> Response {
     let mut text = Text::default();
     match read(&shared, Depth::Groups).await {
         Ok(figures) => resource::write(&mut text, &figures),
-        Err(Failure(_, message)) => {
+        Err(Failure { message, .. }) => {
             tracing::warn!("no resource metrics: {message}");
             resource::write_result(&mut text, 1);
         }
@@ -183,7 +183,7 @@ pub(super) async fn cadvisor(State(shared): State<Arc<Shared>>) -> Response {
             cadvisor::write_result(&mut text, 0);
             machine::write(&mut text, &shared.context.machine, &shared.metrics.processors);
         }
-        Err(Failure(_, message)) => {
+        Err(Failure { message, .. }) => {
             tracing::warn!("no container metrics: {message}");
             cadvisor::write_result(&mut text, 1);
         }
