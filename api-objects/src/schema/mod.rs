@@ -11,6 +11,7 @@ pub mod defaults;
 pub mod explain;
 mod facts;
 mod parse;
+mod report;
 
 use crate::resource::Resource;
 
