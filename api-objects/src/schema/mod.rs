@@ -12,6 +12,7 @@ pub mod explain;
 mod facts;
 mod parse;
 mod report;
+pub mod syntax;
 
 use crate::resource::Resource;
 

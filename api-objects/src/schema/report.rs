@@ -107,9 +107,11 @@ impl Reader {
                 self.find("duplicate", &name);
             }
             self.structure = Some(super::check::short_name(&definition.name).to_owned());
+            let depth = self.fields.len();
+            self.fields.extend(inlined(&definition.name, &name).map(str::to_owned));
             self.fields.push(name.clone());
             self.below(&name, |reader| reader.value(&field.schema, node))?;
-            self.fields.pop();
+            self.fields.truncate(depth);
         }
         self.structure = outside;
         ControlFlow::Continue(())
@@ -153,6 +155,26 @@ impl Reader {
             self.mismatch = Some(text);
         }
         if stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
+
+/// The Go struct that a field stands in where another one inlines it: Go names it on the way, JSON does not.
+fn inlined(definition: &str, field: &str) -> Option<&'static str> {
+    match (definition.strip_prefix("io.k8s.api.core.v1.")?, field) {
+        ("Probe", "exec" | "httpGet" | "tcpSocket" | "grpc") => Some("ProbeHandler"),
+        ("Volume", field) if field != "name" => Some("VolumeSource"),
+        ("EphemeralContainer", field) if field != "targetContainerName" => Some("EphemeralContainerCommon"),
+        (
+            "ConfigMapKeySelector"
+            | "SecretKeySelector"
+            | "ConfigMapEnvSource"
+            | "SecretEnvSource"
+            | "ConfigMapProjection"
+            | "SecretProjection"
+            | "ConfigMapVolumeSource",
+            "name",
+        ) => Some("LocalObjectReference"),
+        _ => None,
     }
 }
 
@@ -234,6 +256,22 @@ mod tests {
         assert_eq!(
             pod(body).mismatch.unwrap(),
             "json: cannot unmarshal number into Go struct field Container.spec.containers.name of type string"
+        );
+    }
+
+    #[test]
+    fn inlined_structs_are_named() {
+        let body = r#"{"spec":{"volumes":[{"name":"v","emptyDir":"x"}]}}"#;
+        assert_eq!(
+            pod(body).mismatch.unwrap(),
+            "json: cannot unmarshal string into Go struct field Volume.spec.volumes.VolumeSource.emptyDir \
+             of type v1.EmptyDirVolumeSource"
+        );
+        let body = r#"{"spec":{"containers":[{"livenessProbe":{"httpGet":{"port":true}}}]}}"#;
+        assert_eq!(
+            pod(body).mismatch.unwrap(),
+            "json: cannot unmarshal bool into Go struct field \
+             HTTPGetAction.spec.containers.livenessProbe.ProbeHandler.httpGet.port of type int32"
         );
     }
 

@@ -204,6 +204,17 @@ fn warn(response: &mut Response<Body>, warnings: &[String]) {
     }
 }
 
+/// A refusal of a body that there was something to say about: the warnings come with it.
+fn refuse(status: Status, warnings: &[String], accepted: Accepted) -> Result<Response<Body>, Status> {
+    if warnings.is_empty() {
+        return Err(status);
+    }
+    let shape = negotiate::Shape::Object;
+    let mut response = respond::status(&status, Accepted { shape, ..accepted });
+    warn(&mut response, warnings);
+    Ok(response)
+}
+
 /// Watches and other streams of objects are JSON only.
 fn require_json(accepted: Accepted) -> Result<(), Status> {
     match accepted.encoding {
