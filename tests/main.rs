@@ -3,6 +3,7 @@
 //! One binary, so that everything links once. Tests that need Docker or etcd start them or fail.
 
 mod chaos;
+mod client_go;
 mod clients;
 mod demos;
 mod etcd;

@@ -145,6 +145,15 @@ impl Client {
         // An idle watch is silent for up to a minute (bookmarks); kube's own read timeout would be right for
         // it too, but `logs -f` and `exec` may be silent for ever.
         config.read_timeout = None;
+        // The server takes the first part for the manager of what is written; like client-go, the program.
+        if !config.headers.iter().any(|(name, _)| *name == http::header::USER_AGENT) {
+            let program = std::env::args().next().unwrap_or_default();
+            let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
+            let agent = format!("{program}/{}", env!("CARGO_PKG_VERSION"));
+            if let Ok(agent) = http::HeaderValue::from_str(&agent) {
+                config.headers.push((http::header::USER_AGENT, agent));
+            }
+        }
         let inner =
             kube::Client::try_from(config).map_err(|error| Error::Config(crate::error::chain(&error)))?;
         Ok(Self { inner })

@@ -4,6 +4,7 @@
 #   kubectl-1.20/usr/bin/kubectl   Debian's package kubernetes-client, unpacked
 #   prometheus                     the program of Debian's package prometheus, unpacked: no service is set up
 #   kubectl-1.36                   built from tests/tools/kubectl-1.36, where Go is new enough
+#   client-go                      built from tests/tools/client-go, likewise
 #   etcd-3.6                       built from tests/tools/etcd-3.6, likewise
 #   etcd-3.5                       likewise, with --long only
 #
@@ -66,6 +67,10 @@ build() {
 version=$(required kubectl-1.36 k8s.io/kubectl | sed 's/^v0/v1/')
 build kubectl-1.36 "$("$tools/kubectl-1.36" version --client 2>/dev/null | awk '/^Client Version/ { print $3 }')" \
     "$version" "-X k8s.io/component-base/version.gitVersion=$version"
+
+# A program of ours: its sources are its version.
+sources=$(cat tests/tools/client-go/{main.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
+build client-go "$("$tools/client-go" --version 2>/dev/null)" "$sources" "-X main.sources=$sources"
 
 releases=(etcd-3.6)
 if [ "${1:-}" = --long ]; then releases+=(etcd-3.5); fi
