@@ -66,7 +66,8 @@ pub(crate) async fn reset(options: &ResetOptions) -> anyhow::Result<()> {
     }
 }
 
-async fn stop(directory: &Path) -> anyhow::Result<()> {
+/// Stops the process that runs in a directory, if one does.
+pub(crate) async fn stop(directory: &Path) -> anyhow::Result<()> {
     let Some(pid) = home::running(directory) else { return Ok(()) };
     let process = nix::unistd::Pid::from_raw(pid);
     nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM)
@@ -90,6 +91,6 @@ fn confirm(directory: &Path) -> anyhow::Result<bool> {
 }
 
 #[expect(clippy::print_stdout, reason = "what the command has to say")]
-fn say(text: &str) {
+pub(crate) fn say(text: &str) {
     println!("{text}");
 }

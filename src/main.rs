@@ -6,6 +6,8 @@
 mod detach;
 mod down;
 mod home;
+mod node;
+mod token;
 mod up;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -43,8 +45,10 @@ enum Command {
     Apiserver(Box<apiserver::config::Options>),
     /// Run controllers and scheduler alone
     ControllerManager(controller_manager::config::Args),
-    /// Run a node alone
-    Kubelet(Box<kubelet::config::Args>),
+    /// Run a node alone: with a kubeconfig of its own, or joining a cluster with a token
+    Kubelet(Box<node::KubeletOptions>),
+    /// Make, show and delete the tokens with which machines join
+    Token(token::TokenOptions),
     /// Look after the store of a cluster: verify, repair, back up, restore, migrate
     #[command(subcommand)]
     Store(StoreCommand),
@@ -89,17 +93,11 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::ControllerManager(args) => {
             controller_manager::run(args.resolve()?, home::shutdown_on_signal()?).await
         }
-        Command::Kubelet(args) => Box::pin(run_kubelet(args.resolve()?)).await,
+        Command::Kubelet(options) => Box::pin(node::run(*options)).await,
+        Command::Token(options) => token::run(options).await,
         Command::Store(command) => Ok(Box::pin(command.run(&mut std::io::stdout())).await?),
         Command::Kubectl { .. } => anyhow::bail!("kubectl must be the first word"),
     }
-}
-
-async fn run_kubelet(mut config: kubelet::config::Config) -> anyhow::Result<()> {
-    let shutdown = home::shutdown_on_signal()?;
-    let (client, api_server) = kubelet::connect(config.kubeconfig.as_deref()).await?;
-    config.api_server = api_server;
-    Ok(kubelet::run(config, client, shutdown).await?)
 }
 
 #[expect(clippy::print_stderr, reason = "the last words of a command")]

@@ -9,7 +9,10 @@ use anyhow::Context;
 use apiserver::{auth::UserInfo, local_service};
 use clap::Args;
 use client::Client;
-use controller_manager::ControllerManagerConfig;
+use controller_manager::{
+    ControllerManagerConfig,
+    config::{DEFAULT_NODE_MONITOR_GRACE_PERIOD, DEFAULT_SIGNING_DURATION},
+};
 use ipnet::Ipv4Net;
 use kubelet::config::RuntimeKind;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,6 +31,14 @@ pub(crate) struct UpOptions {
 
     #[command(flatten)]
     pub(crate) node: NodeOptions,
+
+    /// How long certificates live that are signed on request, in seconds [default: a year]
+    #[arg(long, env = "MINIK8S_CLUSTER_SIGNING_DURATION", value_name = "SECONDS")]
+    cluster_signing_duration: Option<u64>,
+
+    /// Silence after which a node counts as unreachable, in seconds [default: 50]
+    #[arg(long, env = "MINIK8S_NODE_MONITOR_GRACE_PERIOD", value_name = "SECONDS")]
+    node_monitor_grace_period: Option<u64>,
 
     /// Nodes that only pretend, beside the real one; for load tests
     #[arg(long, env = "MINIK8S_SIMULATED_NODES", value_name = "COUNT", default_value_t = 0)]
@@ -89,6 +100,10 @@ pub(crate) struct NodeOptions {
     #[arg(long, env = "MINIK8S_BRIDGE", value_name = "NAME")]
     bridge: Option<String>,
 
+    /// How long the node's Lease is good; it is renewed four times as often
+    #[arg(long, env = "MINIK8S_NODE_LEASE_DURATION_SECONDS", value_name = "SECONDS")]
+    node_lease_duration_seconds: Option<u32>,
+
     /// Port of the kubelet's server; 0 for any
     #[arg(long, env = "MINIK8S_KUBELET_PORT", value_name = "PORT")]
     kubelet_port: Option<u16>,
@@ -110,6 +125,7 @@ impl NodeOptions {
             cluster_cidr: Some(self.cluster_cidr),
             bridge: self.bridge.clone(),
             port: self.kubelet_port,
+            node_lease_duration_seconds: self.node_lease_duration_seconds,
             root_dir: Some(home.join("kubelet")),
             ..kubelet::config::Args::default()
         };
@@ -123,6 +139,8 @@ pub(crate) async fn run(options: UpOptions) -> anyhow::Result<()> {
         server: server_options,
         detach: _,
         node,
+        cluster_signing_duration,
+        node_monitor_grace_period,
         simulated_nodes,
         simulated_start_delay,
         simulated_failure_rate,
@@ -153,6 +171,14 @@ pub(crate) async fn run(options: UpOptions) -> anyhow::Result<()> {
         cluster_cidr: node.cluster_cidr,
         root_ca: running.server.pki.ca_pem().to_owned(),
         volumes: home.join("volumes"),
+        // As upstream: who signs gets the authority's files by name, and reads them when it signs.
+        signing: Some(controller_manager::config::Signing {
+            certificate: running.server.config.pki_dir().join("ca.crt"),
+            key: running.server.config.pki_dir().join("ca.key"),
+            duration: cluster_signing_duration.map_or(DEFAULT_SIGNING_DURATION, Duration::from_secs),
+        }),
+        node_monitor_grace_period: node_monitor_grace_period
+            .map_or(DEFAULT_NODE_MONITOR_GRACE_PERIOD, Duration::from_secs),
     };
     controller_manager::start_controllers(
         &as_user("system:kube-controller-manager", &[]),

@@ -5,7 +5,7 @@ use std::process::Command;
 use crate::harness::{Cluster, Kubectl, root, run};
 
 /// The demo, and what it must have printed.
-const DEMOS: [(&str, &[&str]); 7] = [
+const DEMOS: &[(&str, &[&str])] = &[
     (
         "examples/quickstart/demo.sh",
         &["pod/hello created", "hello from hello", "replicaset.apps/quickstart condition met"],
@@ -16,6 +16,16 @@ const DEMOS: [(&str, &[&str]); 7] = [
         &[
             "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
             "pod/picky condition met",
+        ],
+    ),
+    (
+        "examples/streams/demo.sh",
+        &[
+            "Forwarding from 127.0.0.1:",
+            "\nfirst page\n",
+            "\nsecond page\n",
+            "/dev/pts/0\r\nroot\r\n",
+            "\n3\n",
         ],
     ),
     (
@@ -46,24 +56,45 @@ const DEMOS: [(&str, &[&str]); 7] = [
         "examples/store/demo.sh",
         &["\nsound\n", "entries at revision", "; goes on at revision 1", "\nvalue\n", " entries moved; "],
     ),
+    (
+        "examples/nodes/demo.sh",
+        &[
+            "mover runs on the second node",
+            "mover runs on the first node",
+            "nothing of it is left on the second node",
+            "has left its cluster",
+        ],
+    ),
 ];
 
 #[test]
 fn every_demo_runs_and_cleans_up() {
-    // One of them looks after the embedded store.
-    let cluster = Cluster::start(&["--store", "embedded"]);
+    // One demo looks after the embedded store; in another a silent node must be noticed soon.
+    let cluster = Cluster::start(&[
+        "--store",
+        "embedded",
+        "--node-monitor-grace-period",
+        "8",
+        "--node-lease-duration-seconds",
+        "8",
+    ]);
     // Manifests by themselves, without the demo around them.
-    for file in ["examples/volumes/settings.yaml", "examples/scheduling/picky.yaml"] {
+    for file in [
+        "examples/volumes/settings.yaml",
+        "examples/scheduling/picky.yaml",
+        "examples/nodes/mover.yaml",
+        "examples/streams/pod.yaml",
+    ] {
         assert!(root().join(file).is_file(), "{file}");
     }
     let before = objects(&cluster);
-    for (demo, expected) in DEMOS {
+    for (demo, expected) in DEMOS.iter().copied() {
         let mut command = Command::new("bash");
         let kubectl = cluster.command(&Kubectl::ours(), &[]);
         command.arg(demo).current_dir(root());
         command.envs(kubectl.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        command.env("KUBECTL", format!("{} kubectl", env!("CARGO_BIN_EXE_minik8s")));
         command.env("MINIK8S", env!("CARGO_BIN_EXE_minik8s")).env("MINIK8S_HOME", cluster.home());
+        command.env("KUBECTL", format!("{} kubectl", env!("CARGO_BIN_EXE_minik8s")));
         let answer = run(&mut command);
         assert_eq!(answer.code, 0, "{demo}:\n{}{}", answer.stdout, answer.stderr);
         for text in expected {

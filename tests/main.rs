@@ -3,18 +3,22 @@
 //! One binary, so that everything links once. Tests that need Docker or etcd start them or fail.
 
 mod chaos;
+mod client_go;
 mod clients;
 mod demos;
 mod etcd;
 mod fifty_pods;
+mod figures;
 mod harness;
 mod kube_client;
 mod legacy;
 mod lifecycle;
+mod nodes;
 mod pod_ipc;
 mod quickstart;
 mod simulated;
 mod store;
+mod streams;
 mod survival;
 mod tidy;
 mod volumes;

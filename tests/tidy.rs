@@ -44,13 +44,14 @@ fn allowed() -> BTreeMap<&'static str, BTreeSet<&'static str>> {
     BTreeMap::from([
         ("api-objects", BTreeSet::new()),
         ("client", BTreeSet::from(["api-objects"])),
+        ("spdy", BTreeSet::new()),
         ("apiserver-storage", BTreeSet::new()),
         ("apiserver", BTreeSet::from(["api-objects", "client", "apiserver-storage"])),
         ("kubelet-runtime", BTreeSet::from(["api-objects"])),
         ("kubelet-network", BTreeSet::from(["api-objects"])),
-        ("kubelet", BTreeSet::from(["api-objects", "client", "kubelet-runtime", "kubelet-network"])),
+        ("kubelet", BTreeSet::from(["api-objects", "client", "spdy", "kubelet-runtime", "kubelet-network"])),
         ("controller-manager", BTreeSet::from(["api-objects", "client"])),
-        ("kubectl", BTreeSet::from(["api-objects", "client"])),
+        ("kubectl", BTreeSet::from(["api-objects", "client", "spdy"])),
         ("xtask", BTreeSet::new()),
     ])
 }

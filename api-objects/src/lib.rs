@@ -2,6 +2,7 @@
 //!
 //! Pure: no IO, no clock, no async runtime. Server, clients and tools read the same tables from here.
 
+pub mod certificates;
 pub mod duration;
 pub mod field;
 pub mod jsonpath;

@@ -14,7 +14,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response, header};
 
 use crate::{
     auth::{UserInfo, authn::Origin},
@@ -27,12 +27,25 @@ use crate::{
 pub struct LocalService {
     server: Arc<Server>,
     origin: Arc<Origin>,
+    /// What a request without a `User-Agent` has there: the name of its writes in `managedFields`.
+    agent: HeaderValue,
 }
 
 /// The server as a service for one component of the same process.
 #[must_use]
 pub fn local_service(server: Arc<Server>, user: UserInfo) -> LocalService {
-    LocalService { server, origin: Arc::new(Origin::InProcess(Arc::new(user))) }
+    let agent = HeaderValue::from_str(component(&user.name));
+    let agent = agent.unwrap_or_else(|_| HeaderValue::from_static("unknown"));
+    LocalService { server, origin: Arc::new(Origin::InProcess(Arc::new(user))), agent }
+}
+
+/// The component behind a user, under the name of upstream's program.
+fn component(user: &str) -> &str {
+    match user.strip_prefix("system:") {
+        Some(node) if node.starts_with("node:") => "kubelet",
+        Some(name) => name,
+        None => user,
+    }
 }
 
 impl<B> tower::Service<Request<B>> for LocalService
@@ -48,8 +61,21 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
-        let Self { server, origin } = self.clone();
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let Self { server, origin, agent } = self.clone();
+        request.headers_mut().entry(header::USER_AGENT).or_insert(agent);
         Box::pin(async move { Ok(chain::serve(server, &origin, request.map(Body::new)).await) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_write_under_the_names_of_upstreams_programs() {
+        assert_eq!(component("system:node:n1"), "kubelet");
+        assert_eq!(component("system:kube-scheduler"), "kube-scheduler");
+        assert_eq!(component("ann"), "ann");
     }
 }

@@ -178,7 +178,7 @@ pub fn media_type(headers: &HeaderMap) -> &str {
 /// # Errors
 /// 415 for forms that are not read here, CBOR among them.
 pub fn body_form(headers: &HeaderMap) -> Result<BodyForm, Status> {
-    match media_type(headers) {
+    match media_type(headers).to_ascii_lowercase().as_str() {
         "" | "application/json" => Ok(BodyForm::Json),
         "application/yaml" => Ok(BodyForm::Yaml),
         "application/vnd.kubernetes.protobuf" => Ok(BodyForm::Protobuf),

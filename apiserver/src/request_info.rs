@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use api_objects::{params::Query, selector::FieldSelector};
 use http::Method;
 
 /// The parts of a request that authorization, metrics and handlers go by, as upstream's `RequestInfo`.
@@ -30,12 +31,17 @@ pub struct RequestInfo {
     pub resource: String,
     /// `status`, `log` …
     pub subresource: String,
-    /// Empty for collections. A list, watch or deletecollection with a `metadata.name` field selector names
-    /// that object, so that a role with `resourceNames` can allow it.
+    /// Empty for collections. A list or watch with a `metadata.name` field selector names that object, so
+    /// that a role with `resourceNames` can allow it.
     pub name: String,
+    /// Whether the path leads through a namespace (`/api/v1/namespaces/x/pods`): authorization then goes by
+    /// that namespace, so nothing but its own resources may be served there.
+    pub in_namespace: bool,
+    /// How many segments of the path begin with the resource: 1 for a collection, 2 for an object.
+    pub depth: usize,
     /// What follows the subresource (`proxy` paths).
     pub rest: String,
-    /// The field selector of a collection's request, decoded.
+    /// The field selector of a list, watch or deletecollection, decoded.
     pub field_selector: String,
 }
 
@@ -51,7 +57,8 @@ impl RequestInfo {
         let path = &*decode_path(raw_path);
         let mut info =
             Self { path: path.to_owned(), verb: method.as_str().to_ascii_lowercase(), ..Self::default() };
-        let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
+        // As upstream, an empty segment inside the path counts: `/api//v1/pods` is about nothing that exists.
+        let mut parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let prefix_length = match parts.first() {
             Some(&"api") if parts.len() >= 3 => 2,
             Some(&"apis") if parts.len() >= 4 => 3,
@@ -75,7 +82,8 @@ impl RequestInfo {
         .to_owned();
 
         // The old form `/api/v1/watch/pods`; still in the API, as is `/api/v1/proxy/…`, which nothing serves.
-        if matches!(parts[0], "watch" | "proxy") {
+        let by_path = matches!(parts[0], "watch" | "proxy");
+        if by_path {
             if parts.len() < 2 {
                 return info;
             }
@@ -87,49 +95,47 @@ impl RequestInfo {
             info.namespace = parts[1].to_owned();
             if parts.len() > 2 && !NAMESPACE_SUBRESOURCES.contains(&parts[2]) {
                 parts.drain(..2);
+                info.in_namespace = true;
             }
         }
+        info.depth = parts.len();
         info.resource = parts[0].to_owned();
         info.name = parts.get(1).copied().unwrap_or_default().to_owned();
         info.subresource = parts.get(2).copied().unwrap_or_default().to_owned();
         if parts.len() > 3 {
+            let before = prefix_length + usize::from(by_path) + if info.in_namespace { 2 } else { 0 };
             // Taken from the path as it was sent: escapes and doubled slashes mean something to what is
             // proxied.
-            let segments = raw_path.split('/').filter(|part| !part.is_empty()).count();
-            info.rest = after_segment(raw_path, segments - (parts.len() - 3).min(segments));
+            info.rest = after_segments(raw_path, before + 3);
         }
-        if info.name.is_empty() {
+        if !by_path {
             info.refine_collection_verb(query.unwrap_or_default());
         }
         info
     }
 
     /// `get` and `delete` without a name are about a collection: its query says which verb it is and whether
-    /// it is narrowed to one object.
+    /// it is narrowed to one object. The query is read exactly as the handlers read it, or a role for one
+    /// object would open a collection.
     fn refine_collection_verb(&mut self, query: &str) {
-        let mut watch = false;
-        let mut field_selector = String::new();
-        for pair in query.split('&') {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            match key {
-                "watch" => watch = !matches!(value, "0" | "false" | "False" | "FALSE" | "f" | "F"),
-                "fieldSelector" => field_selector = decode_query(value),
-                _ => {}
-            }
+        if !self.name.is_empty() || !matches!(self.verb.as_str(), "get" | "delete") {
+            return;
         }
-        match self.verb.as_str() {
-            "get" if watch => self.verb = "watch".to_owned(),
-            "get" => self.verb = "list".to_owned(),
-            "delete" => self.verb = "deletecollection".to_owned(),
-            "watch" => {}
-            _ => return,
+        let query = Query::parse(query);
+        self.field_selector = query.text("fieldSelector");
+        if self.verb == "delete" {
+            self.verb = "deletecollection".to_owned();
+            return;
         }
-        if let Some(name) =
-            required_field(&field_selector, "metadata.name").filter(|name| !name.contains('/'))
+        let watch = query.switch("watch").unwrap_or(false);
+        self.verb = if watch { "watch" } else { "list" }.to_owned();
+        if let Some(name) = required_field(&self.field_selector, "metadata.name")
+            // What cannot be a segment of a path is no name.
+            && !name.contains(['/', '%'])
+            && !matches!(name.as_str(), "." | "..")
         {
-            name.clone_into(&mut self.name);
+            self.name = name;
         }
-        self.field_selector = field_selector;
     }
 
     /// Whether the request lives long by nature (watch, log, exec, attach, port-forward, proxy), and so is
@@ -141,30 +147,39 @@ impl RequestInfo {
     }
 }
 
-/// The value that a field selector requires of a field.
+/// The value that a field selector requires of a field; nothing for a selector that cannot be read, or an
+/// empty value.
 #[must_use]
-pub fn required_field<'a>(selector: &'a str, field: &str) -> Option<&'a str> {
-    selector.split(',').find_map(|term| {
-        let (name, value) = term.split_once('=')?;
-        // `a!=b` is cut at its `=` into `a!` and `b`, and so is no requirement of `a`.
-        let value = value.strip_prefix('=').unwrap_or(value);
-        (name == field && !value.is_empty()).then_some(value)
-    })
+pub fn required_field(selector: &str, field: &str) -> Option<String> {
+    if selector.is_empty() {
+        return None;
+    }
+    let selector = FieldSelector::parse(selector).ok()?;
+    selector.required(field).filter(|value| !value.is_empty()).map(ToOwned::to_owned)
 }
 
-/// What follows the `count`th segment of a path, without the slash between.
-fn after_segment(path: &str, count: usize) -> String {
-    let mut seen = 0;
-    let mut inside = false;
-    for (at, byte) in path.bytes().enumerate() {
-        if byte == b'/' {
-            if inside && seen == count {
-                return path[at + 1..].to_owned();
+/// What follows the first `count` segments of a path, without the slash between. An escaped slash separates
+/// like any other.
+fn after_segments(path: &str, count: usize) -> String {
+    let escaped_slash = |at: usize| path.get(at..at + 3).is_some_and(|text| text.eq_ignore_ascii_case("%2F"));
+    let (mut at, mut seen, mut begun) = (0, 0, false);
+    while at < path.len() {
+        let separator = match path.as_bytes()[at] {
+            b'/' => 1,
+            _ if escaped_slash(at) => 3,
+            _ => 0,
+        };
+        at += separator.max(1);
+        match separator {
+            0 => begun = true,
+            // Slashes before the first segment separate nothing.
+            _ if !begun => {}
+            _ => {
+                seen += 1;
+                if seen == count {
+                    return path.get(at..).unwrap_or_default().to_owned();
+                }
             }
-            inside = false;
-        } else if !inside {
-            inside = true;
-            seen += 1;
         }
     }
     String::new()
@@ -265,6 +280,48 @@ mod tests {
     }
 
     #[test]
+    fn a_selector_names_an_object_only_if_the_handlers_read_it_so() {
+        let pods = "/api/v1/namespaces/n/pods?fieldSelector=";
+        for (query, name) in [
+            ("metadata.name%3Dx", "x"),
+            ("metadata.name%3D%3Dx,status.phase%3DRunning", "x"),
+            // An escaped comma belongs to the value: this asks for everything but one strange name.
+            ("metadata.name!%3Da%5C,metadata.name%3Dx", ""),
+            ("metadata.name!%3Dx", ""),
+            ("metadata.name%3Dx,nonsense", ""),
+            ("metadata.name%3Da%2Fb", ""),
+            ("metadata.name%3D..", ""),
+            // Of a parameter that stands twice the first one counts, escaped or not.
+            ("&fieldSelector=metadata.name%3Dx", ""),
+        ] {
+            assert_eq!(parse("GET", &format!("{pods}{query}")).name, name, "{query}");
+        }
+        let twice = "/api/v1/pods?%66ieldSelector=&fieldSelector=metadata.name%3Dx";
+        assert_eq!(parse("GET", twice).name, "");
+        // As upstream: who may delete one object may not delete collections.
+        let info = parse("DELETE", &format!("{pods}metadata.name%3Dx"));
+        assert_eq!((&*info.verb, &*info.name), ("deletecollection", ""));
+        // The old form of a watch is not narrowed by selectors.
+        let info = parse("GET", "/api/v1/watch/namespaces/n/pods?fieldSelector=metadata.name%3Dx");
+        assert_eq!((&*info.name, &*info.field_selector), ("", ""));
+        assert_eq!(parse("GET", "/api/v1/watch/namespaces/n/pods/x").name, "x");
+    }
+
+    #[test]
+    fn paths_say_whether_they_lead_through_a_namespace() {
+        let depth = |target: &str| {
+            let info = parse("GET", target);
+            (info.in_namespace, info.depth)
+        };
+        assert_eq!(depth("/api/v1/namespaces/n/nodes"), (true, 1));
+        assert_eq!(depth("/api/v1/nodes/x"), (false, 2));
+        assert_eq!(depth("/api/v1/namespaces/n"), (false, 2));
+        assert_eq!(depth("/api/v1/namespaces/n/namespaces/n"), (true, 2));
+        assert_eq!(depth("/api/v1/namespaces/n/status/x"), (false, 4));
+        assert_eq!(parse("GET", "/api//v1/pods").api_version, "");
+    }
+
+    #[test]
     fn other_requests_keep_the_method_as_verb() {
         for target in ["/", "/healthz", "/version", "/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1"]
         {
@@ -291,5 +348,6 @@ mod tests {
         assert_eq!(parse("GET", "/api/v1/namespaces/n/services/s/proxy/a/b/").rest, "a/b/");
         assert_eq!(parse("GET", "/api/v1/nodes/n/proxy/").rest, "");
         assert_eq!(parse("GET", "/api/v1/nodes/n/proxy/logs").rest, "logs");
+        assert_eq!(parse("GET", "/api/v1/namespaces/n%2Fservices/s/proxy/a%2Fb/é").rest, "a%2Fb/é");
     }
 }

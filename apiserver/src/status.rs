@@ -47,11 +47,10 @@ pub fn from_store(error: &StoreError, subject: Subject<'_>) -> Status {
 /// (`NewTooLargeResourceVersionError` of `k8s.io/apiserver/pkg/storage`).
 #[must_use]
 pub fn too_large_resource_version(asked: u64, current: u64) -> Status {
-    Status::timeout(format!("Too large resource version: {asked}, current: {current}"), 1).with_causes(vec![
-        StatusCause {
+    Status::timeout(format!("Timeout: Too large resource version: {asked}, current: {current}"), 1)
+        .with_causes(vec![StatusCause {
             reason: "ResourceVersionTooLarge".to_owned(),
             message: "Too large resource version".to_owned(),
             field: String::new(),
-        },
-    ])
+        }])
 }

@@ -5,12 +5,14 @@ use std::{path::Path, time::Duration};
 use api_objects::{Resource, Value};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt, TryStreamExt};
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use kube::{
     client::Body,
     config::{KubeConfigOptions, Kubeconfig},
 };
+use tokio::io::{AsyncRead, AsyncWrite};
 use tower::{BoxError, Service};
 
 use crate::{Error, watch::WatchEvent};
@@ -143,6 +145,15 @@ impl Client {
         // An idle watch is silent for up to a minute (bookmarks); kube's own read timeout would be right for
         // it too, but `logs -f` and `exec` may be silent for ever.
         config.read_timeout = None;
+        // The server takes the first part for the manager of what is written; like client-go, the program.
+        if !config.headers.iter().any(|(name, _)| *name == http::header::USER_AGENT) {
+            let program = std::env::args().next().unwrap_or_default();
+            let program = Path::new(&program).file_name().unwrap_or_default().to_string_lossy();
+            let agent = format!("{program}/{}", env!("CARGO_PKG_VERSION"));
+            if let Ok(agent) = http::HeaderValue::from_str(&agent) {
+                config.headers.push((http::header::USER_AGENT, agent));
+            }
+        }
         let inner =
             kube::Client::try_from(config).map_err(|error| Error::Config(crate::error::chain(&error)))?;
         Ok(Self { inner })
@@ -262,6 +273,22 @@ impl Client {
         self.request_value(Method::PUT, &resource.object_path(namespace, name), body).await
     }
 
+    /// Replaces an object through a subresource that shows it (`approval`, `status`).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn update_subresource(
+        &self,
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        subresource: &str,
+        object: &Value,
+    ) -> Result<Value, Error> {
+        let path = subresource_path(resource, namespace, name, Some(subresource));
+        self.request_value(Method::PUT, &path, Some((JSON, object))).await
+    }
+
     /// Patches an object or a subresource of it.
     ///
     /// # Errors
@@ -374,6 +401,32 @@ impl Client {
             }
             other => Error::from(other),
         })
+    }
+
+    /// Turns a connection into SPDY/3.1 (port-forward), whose streams follow `protocol`; answers its bytes.
+    ///
+    /// # Errors
+    /// The server's Status, or why it was not reached.
+    pub async fn spdy(
+        &self,
+        path_and_query: &str,
+        protocol: &str,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, Error> {
+        let mut request = build(Method::POST, path_and_query, None, None)?;
+        let headers = request.headers_mut();
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+        let wrong = |error: &dyn std::error::Error| Error::Config(crate::error::chain(error));
+        let value = HeaderValue::from_str(protocol).map_err(|error| wrong(&error))?;
+        headers.insert("x-stream-protocol-version", value);
+        let response = self.inner.send(request.map(Body::from)).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (parts, body) = response.into_parts();
+            let body = body.collect().await.map_err(|error| Error::Transport(crate::error::chain(&error)))?;
+            return Err(Error::from_answer(parts.status, &body.to_bytes()));
+        }
+        let upgraded = hyper::upgrade::on(response).await;
+        upgraded.map(TokioIo::new).map_err(|error| Error::Transport(crate::error::chain(&error)))
     }
 }
 

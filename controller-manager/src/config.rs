@@ -1,6 +1,6 @@
 //! Configuration of the controller manager: flags, then environment, then a YAML file.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -16,10 +16,29 @@ pub struct ControllerManagerConfig {
     pub root_ca: String,
     /// Where volumes of the built-in provisioner stand, on whichever node.
     pub volumes: PathBuf,
+    /// With what certificate requests are signed; without it nothing is signed.
+    pub signing: Option<Signing>,
+    /// Silence after which a node counts as unreachable.
+    pub node_monitor_grace_period: Duration,
+}
+
+/// The authority that signs certificate requests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signing {
+    /// Its certificate, PEM.
+    pub certificate: PathBuf,
+    /// Its key, PEM.
+    pub key: PathBuf,
+    /// How long certificates live that do not ask for less.
+    pub duration: Duration,
 }
 
 /// The default place of volumes.
 const DEFAULT_VOLUMES: &str = "/var/lib/minik8s/volumes";
+/// How long certificates live where nothing is configured: a year, as upstream.
+pub const DEFAULT_SIGNING_DURATION: Duration = Duration::from_secs(365 * 24 * 3600);
+/// Upstream's default of `--node-monitor-grace-period`.
+pub const DEFAULT_NODE_MONITOR_GRACE_PERIOD: Duration = Duration::from_secs(50);
 
 /// The default range of pod addresses.
 pub const DEFAULT_CLUSTER_CIDR: &str = "10.244.0.0/16";
@@ -43,6 +62,18 @@ pub struct Args {
     /// Directory on the nodes for volumes of the built-in provisioner [default: /var/lib/minik8s/volumes]
     #[arg(long, env = "MINIK8S_VOLUMES_DIR")]
     volumes_dir: Option<PathBuf>,
+    /// Certificate of the authority that signs certificate requests (PEM); without it none is signed
+    #[arg(long, env = "MINIK8S_CLUSTER_SIGNING_CERT_FILE")]
+    cluster_signing_cert_file: Option<PathBuf>,
+    /// Key of the authority that signs certificate requests (PEM)
+    #[arg(long, env = "MINIK8S_CLUSTER_SIGNING_KEY_FILE")]
+    cluster_signing_key_file: Option<PathBuf>,
+    /// How long signed certificates live, in seconds [default: a year]
+    #[arg(long, env = "MINIK8S_CLUSTER_SIGNING_DURATION", value_name = "SECONDS")]
+    cluster_signing_duration: Option<u64>,
+    /// Silence after which a node counts as unreachable, in seconds [default: 50]
+    #[arg(long, env = "MINIK8S_NODE_MONITOR_GRACE_PERIOD", value_name = "SECONDS")]
+    node_monitor_grace_period: Option<u64>,
     /// Elect a leader before acting, for several controller managers in one cluster
     #[arg(long, env = "MINIK8S_LEADER_ELECT", num_args = 0..=1, default_missing_value = "true")]
     leader_elect: Option<bool>,
@@ -59,6 +90,10 @@ struct File {
     cluster_cidr: Option<Ipv4Net>,
     root_ca_file: Option<PathBuf>,
     volumes_dir: Option<PathBuf>,
+    cluster_signing_cert_file: Option<PathBuf>,
+    cluster_signing_key_file: Option<PathBuf>,
+    cluster_signing_duration: Option<u64>,
+    node_monitor_grace_period: Option<u64>,
     leader_elect: Option<bool>,
 }
 
@@ -87,6 +122,10 @@ impl Args {
             cluster_cidr,
             root_ca_file,
             volumes_dir,
+            cluster_signing_cert_file,
+            cluster_signing_key_file,
+            cluster_signing_duration,
+            node_monitor_grace_period,
             leader_elect,
             config,
         } = self;
@@ -106,6 +145,14 @@ impl Args {
                 .with_context(|| format!("failed to read {}", path.display()))?,
             None => anyhow::bail!("--root-ca-file is required: the CA that every namespace is told of"),
         };
+        let certificate = cluster_signing_cert_file.or(file.cluster_signing_cert_file);
+        let seconds = cluster_signing_duration.or(file.cluster_signing_duration);
+        let duration = seconds.map_or(DEFAULT_SIGNING_DURATION, Duration::from_secs);
+        let signing = match (certificate, cluster_signing_key_file.or(file.cluster_signing_key_file)) {
+            (Some(certificate), Some(key)) => Some(Signing { certificate, key, duration }),
+            (None, None) => None,
+            _ => anyhow::bail!("--cluster-signing-cert-file and --cluster-signing-key-file go together"),
+        };
         let default = DEFAULT_CLUSTER_CIDR.parse().expect("the default range must be valid");
         Ok(Settings {
             scheduler_kubeconfig: scheduler_kubeconfig
@@ -117,6 +164,10 @@ impl Args {
                 cluster_cidr: cluster_cidr.or(file.cluster_cidr).unwrap_or(default),
                 root_ca,
                 volumes: volumes_dir.or(file.volumes_dir).unwrap_or_else(|| DEFAULT_VOLUMES.into()),
+                signing,
+                node_monitor_grace_period: node_monitor_grace_period
+                    .or(file.node_monitor_grace_period)
+                    .map_or(DEFAULT_NODE_MONITOR_GRACE_PERIOD, Duration::from_secs),
             },
         })
     }

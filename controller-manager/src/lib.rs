@@ -23,12 +23,14 @@ pub fn start_controllers(
     let context = context(client, shutdown, tasks);
     controllers::replica_set::start(&context);
     controllers::node_addresses::start(&context, config.cluster_cidr);
-    controllers::node_lifecycle::start(&context);
+    controllers::node_lifecycle::start(&context, config.node_monitor_grace_period);
     controllers::taint_eviction::start(&context);
     controllers::pod_garbage::start(&context);
     controllers::namespace::start(&context);
     controllers::service_account::start(&context);
     controllers::root_ca::start(&context, &config.root_ca);
+    controllers::certificates::start(&context, config.signing.as_ref());
+    controllers::token_cleaner::start(&context);
     controllers::garbage_collector::start(&context);
     controllers::persistent_volume::start(&context);
     controllers::hostpath_provisioner::start(&context, config.volumes.clone());

@@ -18,9 +18,20 @@ pub enum Error {
     /// Anything else that a person can do something about.
     #[error("error: {0}")]
     Message(String),
+    /// The same, in words that do not begin with `error`.
+    #[error("{0}")]
+    Usage(String),
     /// A command in a container failed with this code; it has said why itself.
     #[error("command terminated with exit code {0}")]
     Exit(u8),
+    /// A pod ended with this code.
+    #[error("{message}")]
+    Ended {
+        /// Which, and how.
+        message: String,
+        /// Its container's code.
+        code: u8,
+    },
     /// The reader of the output has gone; nothing is left to say.
     #[error("the output was closed")]
     Closed,
@@ -125,11 +136,19 @@ impl Error {
     /// The exit code.
     pub(crate) fn code(&self) -> u8 {
         match self {
-            Self::Exit(code) => *code,
+            Self::Exit(code) | Self::Ended { code, .. } => *code,
             Self::Closed => 0,
             _ => 1,
         }
     }
+}
+
+/// What the system said of a file, without the number that Rust puts behind it.
+pub(crate) fn file_problem(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or(&text);
+    let mut characters = text.chars();
+    characters.next().map(|first| first.to_lowercase().chain(characters).collect()).unwrap_or_default()
 }
 
 impl From<Status> for Error {
@@ -187,5 +206,7 @@ mod tests {
             "The Pod \"x\" is invalid: \n* spec.containers: Required value\n* spec.containers[0]: Required value"
         );
         assert_eq!(Error::Exit(42).code(), 42);
+        let missing = std::io::Error::from_raw_os_error(2);
+        assert_eq!(file_problem(&missing), "no such file or directory");
     }
 }

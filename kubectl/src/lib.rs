@@ -43,10 +43,16 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 pub async fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Fails only when a provider is installed already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let cli = match cli::Cli::try_parse_from(args) {
+    let line: Vec<OsString> = args.into_iter().collect();
+    let cli = match cli::Cli::try_parse_from(&line) {
         Ok(cli) => cli,
         Err(error) => {
             let help = !error.use_stderr();
+            let words: Vec<String> = line.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+            if let Some(text) = cli::refusal::refusal(&error, &words) {
+                output::complain(&text);
+                return ExitCode::FAILURE;
+            }
             // Nothing can be done about a closed terminal.
             let _ = error.print();
             return if help { ExitCode::SUCCESS } else { ExitCode::FAILURE };

@@ -44,6 +44,15 @@ pub(crate) async fn read(files: &FileArgs) -> Result<Vec<Manifest>, Error> {
 
 async fn fetch(url: &str) -> Result<String, Error> {
     let failed = |error: reqwest::Error| {
+        if error.is_connect()
+            && let Some(host) =
+                error.url().and_then(|url| Some((url.host_str()?, url.port_or_known_default()?)))
+        {
+            return Error::Unreachable(format!(
+                "The connection to the server {}:{} was refused - did you specify the right host or port?",
+                host.0, host.1
+            ));
+        }
         Error::message(format!("unable to read URL {url:?}: {}", client::error::chain(&error)))
     };
     let response = reqwest::get(url).await.map_err(failed)?;

@@ -44,10 +44,7 @@ pub(crate) async fn targets(
     verb: &str,
 ) -> Result<Vec<Target>, Error> {
     let Some(first) = args.first() else {
-        return Err(Error::message(format!(
-            "You must specify the type of resource to {verb}. Use \"kubectl api-resources\" for a complete list of \
-             supported resources."
-        )));
+        return Err(Error::Usage(nothing_named(verb)));
     };
     if args.iter().any(|arg| arg.contains('/')) {
         let mut targets = Vec::new();
@@ -84,6 +81,28 @@ pub(crate) async fn targets(
         }
     }
     Ok(targets)
+}
+
+/// What upstream says when a command is given nothing to act on: `get` and `describe` in their own words, others in
+/// those of `k8s.io/cli-runtime/pkg/resource`.
+fn nothing_named(verb: &str) -> String {
+    let kind_missing = format!(
+        "You must specify the type of resource to {verb}. Use \"kubectl api-resources\" for a complete list of supported \
+         resources."
+    );
+    match verb {
+        "get" => format!(
+            "{kind_missing}\n\nerror: Required resource not specified.\nUse \"kubectl explain <resource>\" for a detailed \
+             description of that resource (e.g. kubectl explain pods).\nSee 'kubectl get -h' for help and examples"
+        ),
+        "describe" => format!("error: {kind_missing}"),
+        "label" | "annotate" => "error: one or more resources must be specified as <resource> <name> or \
+                                   <resource>/<name>"
+            .to_owned(),
+        _ => "error: You must provide one or more resources by argument or filename.\nExample resource specifications \
+              include:\n   '-f rsrc.yaml'\n   '--filename=rsrc.json'\n   '<resource> <name>'\n   '<resource>'"
+            .to_owned(),
+    }
 }
 
 /// The kinds of `pods,svc`; a category stands for its kinds.

@@ -1,13 +1,16 @@
 //! One conversation with one cluster: requests with kubectl's errors and warnings, and what the server serves.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use api_objects::duration::parse_go;
 use api_objects::resource::{self, StorageLocation, Subresource};
 use api_objects::{Resource, Status, Value};
 use bytes::Bytes;
 use client::Client;
 use futures_util::Stream;
 use http::{Method, Request, header};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::OnceCell;
 
 use crate::cli::GlobalArgs;
@@ -27,12 +30,28 @@ pub(crate) struct Session {
     pub(crate) namespace_given: bool,
     /// The server's address, for messages.
     pub(crate) server: String,
+    /// How long one request may take.
+    request_timeout: Option<Duration>,
     discovered: OnceCell<Vec<Arc<Resource>>>,
+}
+
+/// `--request-timeout`: a duration, or a whole number of seconds; nothing for 0.
+fn request_timeout(text: Option<&str>) -> Result<Option<Duration>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let parsed = text.parse::<u64>().ok().map(Duration::from_secs).or_else(|| parse_go(text).ok());
+    match parsed {
+        Some(limit) => Ok(Some(limit).filter(|limit| !limit.is_zero())),
+        None => Err(Error::message(
+            "Invalid timeout value. Timeout must be a single integer in seconds, or an integer followed by a \
+             corresponding time unit (e.g. 1s | 2m | 3h)",
+        )),
+    }
 }
 
 impl Session {
     /// Connects as flags and kubeconfig say. No request is sent yet.
     pub(crate) async fn connect(args: &GlobalArgs) -> Result<Self, Error> {
+        let request_timeout = request_timeout(args.request_timeout.as_deref())?;
         let settings = Settings::load(args).await?;
         let server = settings.config.cluster_url.to_string();
         let client =
@@ -42,6 +61,7 @@ impl Session {
             namespace: settings.namespace,
             namespace_given: settings.namespace_given,
             server: server.trim_end_matches('/').to_owned(),
+            request_timeout,
             discovered: OnceCell::new(),
         })
     }
@@ -77,7 +97,15 @@ impl Session {
         let request = request
             .body(body.map(|(_, bytes)| bytes).unwrap_or_default())
             .map_err(|error| Error::message(format!("cannot ask for {path:?}: {error}")))?;
-        let response = self.client.send(request).await.map_err(|error| self.explain(error))?;
+        let response = match self.request_timeout {
+            None => self.client.send(request).await,
+            Some(limit) => tokio::time::timeout(limit, self.client.send(request)).await.map_err(|_| {
+                Error::Unreachable(format!(
+                    "Unable to connect to the server: no answer within {limit:?} (--request-timeout)"
+                ))
+            })?,
+        };
+        let response = response.map_err(|error| self.explain(error))?;
         for warning in response.headers().get_all(header::WARNING) {
             if let Some(text) = warning.to_str().ok().and_then(warning_text) {
                 output::complain(&format!("Warning: {text}"));
@@ -147,6 +175,15 @@ impl Session {
         self.client.websocket(path).await.map_err(|error| self.explain(error))
     }
 
+    /// A connection of SPDY streams into a pod.
+    pub(crate) async fn spdy(
+        &self,
+        path: &str,
+        protocol: &str,
+    ) -> Result<impl AsyncRead + AsyncWrite + Send + Unpin + use<>, Error> {
+        self.client.spdy(path, protocol).await.map_err(|error| self.explain(error))
+    }
+
     /// The resource that a person means.
     pub(crate) async fn resource(&self, name: &str) -> Result<Arc<Resource>, Error> {
         let name = api_objects::legacy::resource_alias(name).unwrap_or(name);
@@ -169,7 +206,7 @@ impl Session {
             .iter()
             .find(named)
             .cloned()
-            .ok_or_else(|| Error::message(format!("the server doesn't have a resource type {name:?}")))
+            .ok_or_else(|| Error::message(format!("the server doesn't have a resource type {word:?}")))
     }
 
     /// The resource of an object's kind; `source` is where the object was read.
@@ -306,6 +343,17 @@ fn add_resources(rows: &mut Vec<Resource>, group: &str, version: &str, list: &Va
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn timeouts_are_durations_or_seconds() {
+        let read = |text| request_timeout(text).ok().flatten();
+        assert_eq!(
+            (read(Some("5")), read(Some("2m"))),
+            (Some(Duration::from_secs(5)), Some(Duration::from_secs(120)))
+        );
+        assert_eq!((read(Some("0")), read(None)), (None, None));
+        assert!(request_timeout(Some("bogus")).is_err());
+    }
 
     #[test]
     fn warnings_are_unquoted() {

@@ -58,6 +58,10 @@ fn read(path: &Path) -> Result<Kubeconfig, Error> {
 /// The merged kubeconfig of all places; nothing when there is none.
 fn kubeconfig(args: &GlobalArgs) -> Result<Option<Kubeconfig>, Error> {
     if let Some(path) = &args.kubeconfig {
+        if let Err(error) = std::fs::metadata(path) {
+            let problem = crate::error::file_problem(&error);
+            return Err(Error::message(format!("stat {}: {problem}", path.display())));
+        }
         return read(path).map(Some);
     }
     if std::env::var_os("KUBECONFIG").is_some_and(|paths| !paths.is_empty()) {
@@ -84,11 +88,12 @@ impl Settings {
     pub(crate) async fn load(args: &GlobalArgs) -> Result<Self, Error> {
         let mut config = match kubeconfig(args)? {
             Some(mut kubeconfig) => {
+                check_names(args, &kubeconfig)?;
                 lay_over(args, &mut kubeconfig);
                 let options = KubeConfigOptions {
                     context: args.context.clone(),
                     cluster: args.cluster.clone(),
-                    user: args.user.clone(),
+                    user: args.user.last().cloned(),
                 };
                 Config::from_custom_kubeconfig(kubeconfig, &options)
                     .await
@@ -117,6 +122,27 @@ impl Settings {
         let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
         Ok(Self { config, namespace, namespace_given: args.namespace.is_some() })
     }
+}
+
+/// Names on the command line must be in the kubeconfig (`k8s.io/client-go/tools/clientcmd`).
+fn check_names(args: &GlobalArgs, kubeconfig: &Kubeconfig) -> Result<(), Error> {
+    let missing = |what: &str, name: &str| Err(Error::message(format!("{what} {name:?} does not exist")));
+    if let Some(name) = &args.context
+        && !kubeconfig.contexts.iter().any(|context| context.name == *name)
+    {
+        return missing("context", name);
+    }
+    if let Some(name) = &args.cluster
+        && !kubeconfig.clusters.iter().any(|cluster| cluster.name == *name)
+    {
+        return missing("cluster", name);
+    }
+    if let Some(name) = args.user.last()
+        && !kubeconfig.auth_infos.iter().any(|user| user.name == *name)
+    {
+        return missing("auth info", name);
+    }
+    Ok(())
 }
 
 /// The first part is what the server takes for the field manager of writes that name none.
@@ -153,8 +179,6 @@ fn lay_over(args: &GlobalArgs, kubeconfig: &mut Kubeconfig) {
         if let Some(token) = &args.token {
             user.token = Some(token.clone().into());
             user.token_file = None;
-            user.client_certificate = None;
-            user.client_certificate_data = None;
         }
         if let (Some(certificate), Some(key)) = (&args.client_certificate, &args.client_key) {
             user.client_certificate = Some(path(certificate));

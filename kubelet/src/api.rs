@@ -61,3 +61,15 @@ pub(crate) fn volumes() -> &'static Arc<Resource> {
 pub(crate) fn leases() -> &'static Arc<Resource> {
     row("coordination.k8s.io", "v1", "leases")
 }
+
+/// `tokenreviews`
+#[must_use]
+pub(crate) fn token_reviews() -> &'static Arc<Resource> {
+    row("authentication.k8s.io", "v1", "tokenreviews")
+}
+
+/// `subjectaccessreviews`
+#[must_use]
+pub(crate) fn subject_access_reviews() -> &'static Arc<Resource> {
+    row("authorization.k8s.io", "v1", "subjectaccessreviews")
+}

@@ -107,6 +107,9 @@ pub struct Args {
     /// Certificate authority of clients of the server (PEM)
     #[arg(long, env = "MINIK8S_KUBELET_CLIENT_CA_FILE", value_name = "FILE")]
     pub client_ca_file: Option<PathBuf>,
+    /// How long the node's Lease is good; it is renewed four times as often
+    #[arg(long, env = "MINIK8S_NODE_LEASE_DURATION_SECONDS", value_name = "SECONDS")]
+    pub node_lease_duration_seconds: Option<u32>,
     /// How long a container of the simulated runtime takes to start, in milliseconds
     #[arg(long, env = "MINIK8S_SIMULATED_START_DELAY", value_name = "MILLISECONDS")]
     pub simulated_start_delay: Option<u64>,
@@ -130,6 +133,7 @@ struct File {
     cluster_dns: Vec<IpAddr>,
     cluster_domain: Option<String>,
     max_pods: Option<u32>,
+    node_lease_duration_seconds: Option<u32>,
     #[serde(rename = "podCIDR")]
     pod_cidr: Option<ipnet::Ipv4Net>,
     resolv_conf: Option<PathBuf>,
@@ -286,8 +290,6 @@ pub struct Config {
     pub port: u16,
     /// Certificates of the server; without them it is not started and logs and exec do not work.
     pub server_tls: Option<ServerTls>,
-    /// The only user that the server takes requests from, by the certificate's common name.
-    pub server_client: String,
     /// Where pods reach the API server behind the Service `kubernetes`; `None` to take the address that the
     /// client is configured with.
     pub api_server: Option<SocketAddrV4>,
@@ -394,9 +396,11 @@ impl Args {
             address: self.address.or(file.address).unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED)),
             port: self.port.or(file.port).unwrap_or(10250),
             server_tls,
-            server_client: "kube-apiserver-kubelet-client".to_owned(),
             api_server: None,
-            renew_every: heartbeat::RENEW_EVERY,
+            renew_every: self
+                .node_lease_duration_seconds
+                .or(file.node_lease_duration_seconds)
+                .map_or(heartbeat::RENEW_EVERY, |seconds| Duration::from_secs(seconds.max(1).into()) / 4),
             simulated_start_delay: Duration::from_millis(self.simulated_start_delay.unwrap_or(0)),
             simulated_failure_rate: self.simulated_failure_rate.unwrap_or(0.0),
         })

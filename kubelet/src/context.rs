@@ -11,7 +11,9 @@ use crate::{
     admission::Admission,
     events::Events,
     images::Images,
+    measures::Measures,
     network::NetworkReceiver,
+    node::Machine,
     pod::{environment::ServiceFacts, identity::NameService, resources::Demand},
     status_writer::StatusWriter,
     volumes::{Volumes, objects::Objects},
@@ -51,6 +53,10 @@ pub(crate) struct Context {
     pub allocatable: Demand,
     /// Bytes of memory of the node.
     pub memory_capacity: i64,
+    /// The machine.
+    pub machine: Machine,
+    /// What is counted of the kubelet's own doing.
+    pub measures: Arc<Measures>,
     /// Image for sandboxes; `None` for our own.
     pub sandbox_image: Option<String>,
     /// An HTTP client for probes and hooks.

@@ -15,6 +15,8 @@ mod context;
 mod events;
 mod heartbeat;
 mod images;
+pub mod join;
+mod measures;
 mod network;
 mod node;
 pub mod pod;
@@ -32,7 +34,7 @@ use std::{net::IpAddr, sync::Arc, time::Duration};
 use api_objects::{Value, object::ObjectMeta};
 use bytes::Bytes;
 use client::{Client, EventType, Informer, Informers, Recorder, Scope};
-use kubelet_network::{Attachment, NetworkConfig, PodNetwork, Redirect};
+use kubelet_network::{Attachment, NetworkConfig, Peer, PodNetwork, Redirect};
 use kubelet_runtime::{
     PodRuntime, RuntimeError,
     docker::{DockerOptions, DockerRuntime},
@@ -47,6 +49,7 @@ use admission::Admission;
 use context::Context;
 use events::Events;
 use images::Images;
+use measures::{Measures, runtime::MeasuredRuntime};
 use network::{BridgeNetwork, Network, RuntimeNetwork};
 use node::{Machine, NodeKeeper};
 use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, resources::Demand};
@@ -170,6 +173,8 @@ async fn start(
     shutdown: &CancellationToken,
     tasks: &TaskTracker,
 ) -> Result<(), Error> {
+    let measures = Arc::<Measures>::default();
+    let runtime: Arc<dyn PodRuntime> = Arc::new(MeasuredRuntime::new(runtime, Arc::clone(&measures)));
     let mut config = config;
     let server = server::bind(&config).await?;
     if let Some(server) = &server {
@@ -207,6 +212,9 @@ async fn start(
     let informers = Informers::new(client.clone(), shutdown.clone(), tasks.clone());
     let field = |field: &str| Scope { field_selector: format!("{field}={name}"), ..Scope::default() };
     let nodes = informers.watch(api::nodes(), &field("metadata.name"), project_node);
+    // A runtime with a network of its own knows the ways in it.
+    let is_ours = runtime.capabilities().network;
+    let peers = is_ours.then(|| informers.watch(api::nodes(), &Scope::default(), project_peer));
     let services = informers.watch(api::services(), &Scope::default(), project_service);
     let pods = informers.watch(api::pods(), &field("spec.nodeName"), |bytes, meta| {
         Some(static_pods::mirror::project(bytes, meta))
@@ -233,6 +241,7 @@ async fn start(
         max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         pressure: Pressure::default(),
     };
+    let reviewer = client.clone();
     let context = Arc::new(Context {
         node: name.clone(),
         runtime: Arc::clone(&runtime),
@@ -255,6 +264,8 @@ async fn start(
         host_ips: addresses,
         allocatable,
         memory_capacity: allocatable.memory,
+        machine,
+        measures,
         sandbox_image: config.sandbox_image.clone(),
         http: probe_client(),
         seccomp_root: root.join("seccomp"),
@@ -262,7 +273,7 @@ async fn start(
         tasks: tasks.clone(),
     });
     if let Some(server) = server {
-        server.serve(Arc::clone(&context), pods.clone());
+        server.serve(Arc::clone(&context), pods.clone(), reviewer);
     }
     tasks.spawn(keeper.keep(shutdown.clone()));
     let (policy, static_path) = (config.pressure.clone(), config.static_pod_path.clone());
@@ -270,6 +281,7 @@ async fn start(
         config,
         context: Arc::clone(&context),
         nodes,
+        peers,
         services,
         pods: pods.clone(),
         sender: network_sender,
@@ -320,6 +332,17 @@ fn project_node(bytes: &[u8], meta: &ObjectMeta) -> Option<NodeView> {
     Some(NodeView { labels: meta.labels.clone(), pod_cidr })
 }
 
+/// How a node's pods are reached; `None` until it has an address and a range.
+fn project_peer(bytes: &[u8], _: &ObjectMeta) -> Option<Option<Peer>> {
+    let node: Value = serde_json::from_slice(bytes).ok()?;
+    let addresses = node.pointer("/status/addresses").and_then(Value::as_array).into_iter().flatten();
+    let address = addresses
+        .filter(|entry| entry["type"] == "InternalIP")
+        .find_map(|entry| entry["address"].as_str()?.parse().ok());
+    let range = node.pointer("/spec/podCIDR").and_then(Value::as_str).and_then(|range| range.parse().ok());
+    Some(address.zip(range).map(|(address, pod_cidr)| Peer { address, pod_cidr }))
+}
+
 /// Stands for the address of a Service without one.
 const UNSPECIFIED: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
 
@@ -353,6 +376,8 @@ struct NetworkSetup {
     config: Arc<Config>,
     context: Arc<Context>,
     nodes: Informer<NodeView>,
+    /// All nodes, this one included; none where the runtime has a network of its own.
+    peers: Option<Informer<Option<Peer>>>,
     services: Informer<ServiceFacts>,
     pods: Informer<Bytes>,
     sender: watch::Sender<Option<Arc<dyn Network>>>,
@@ -386,17 +411,32 @@ impl NetworkSetup {
     async fn bring_up(&self, range: ipnet::Ipv4Net) {
         self.pods.synced().await;
         let redirects = self.redirects().await;
+        if !self.config.cluster_cidr.contains(&range) {
+            let cluster = self.config.cluster_cidr;
+            tracing::warn!(%range, "the node's range is outside of --cluster-cidr {cluster}: pods of other nodes will not be reached");
+        }
         loop {
             let config = NetworkConfig {
                 bridge: self.config.bridge.clone(),
                 chain_prefix: chain_prefix(&self.config.bridge),
                 pod_cidr: range,
                 cluster_cidr: self.config.cluster_cidr,
+                node_address: match self.context.host_ips.first() {
+                    Some(IpAddr::V4(address)) => *address,
+                    _ => std::net::Ipv4Addr::UNSPECIFIED,
+                },
                 redirects: redirects.clone(),
             };
             match self.try_bring_up(config).await {
                 Ok(network) => {
                     tracing::info!(%range, bridge = self.config.bridge, "the pod network stands");
+                    let network = Arc::new(network);
+                    if let Some(peers) = self.peers.clone() {
+                        let (network, shutdown) = (Arc::clone(&network), self.context.shutdown.clone());
+                        self.context.tasks.spawn(async move {
+                            let _ = shutdown.run_until_cancelled(follow_peers(network, peers)).await;
+                        });
+                    }
                     self.sender.send_replace(Some(Arc::new(BridgeNetwork(network))));
                     return;
                 }
@@ -477,6 +517,30 @@ impl NetworkSetup {
     }
 }
 
+/// Keeps the ways to the other nodes' pods as the API has the nodes.
+async fn follow_peers(network: Arc<PodNetwork>, nodes: Informer<Option<Peer>>) {
+    nodes.synced().await;
+    let mut changes = nodes.subscribe();
+    let mut known: Option<Vec<Peer>> = None;
+    loop {
+        // Nodes change all the time, and their ways almost never.
+        let mut peers: Vec<Peer> =
+            nodes.list().iter().filter_map(|(_, peer)| peer.as_ref().clone()).collect();
+        peers.sort_unstable();
+        if known.as_ref() != Some(&peers) {
+            match network.set_peers(&peers).await {
+                Ok(()) => known = Some(peers),
+                Err(error) => {
+                    tracing::warn!("cannot set the ways to other nodes: {}", client::error::chain(&error));
+                    tokio::time::sleep(RETRY * 5).await;
+                    continue;
+                }
+            }
+        }
+        changes.recv().await;
+    }
+}
+
 /// The prefix of this kubelet's iptables chains: one per bridge, so that two kubelets do not meet.
 fn chain_prefix(bridge: &str) -> String {
     let name: String = bridge.chars().filter(char::is_ascii_alphanumeric).collect();
@@ -501,8 +565,12 @@ pub async fn remove_everything(config: &Config) -> Result<(), Vec<String>> {
             }
             Err(error) => failures.push(format!("containers: {error}")),
         }
-        if let Err(error) =
-            kubelet_network::remove_everything(&config.bridge, &chain_prefix(&config.bridge)).await
+        if let Err(error) = kubelet_network::remove_everything(
+            &config.bridge,
+            &chain_prefix(&config.bridge),
+            config.cluster_cidr,
+        )
+        .await
         {
             failures.push(format!("network: {}", client::error::chain(&error)));
         }

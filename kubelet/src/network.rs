@@ -29,7 +29,7 @@ pub(crate) trait Network: Send + Sync + 'static {
 pub(crate) type NetworkReceiver = watch::Receiver<Option<Arc<dyn Network>>>;
 
 /// The node's own bridge.
-pub(crate) struct BridgeNetwork(pub PodNetwork);
+pub(crate) struct BridgeNetwork(pub Arc<PodNetwork>);
 
 #[async_trait::async_trait]
 impl Network for BridgeNetwork {

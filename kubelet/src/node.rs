@@ -87,6 +87,7 @@ impl Machine {
 }
 
 /// A line of `/proc/meminfo`, in bytes.
+#[must_use]
 pub(crate) fn meminfo(name: &str) -> Option<u64> {
     let text = std::fs::read_to_string("/proc/meminfo").ok()?;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;

@@ -195,10 +195,15 @@ impl PodManager {
     /// A pod that is new to this process.
     fn begin(&self, uid: String, bytes: Bytes) {
         let verdict = self.admit(&bytes);
+        if !was_taken(&bytes) {
+            self.context.measures.pod_seen(&uid);
+        }
         let workers = Arc::clone(&self.workers);
         let (gone, ended) = (uid.clone(), Arc::clone(&self.ended));
+        let measures = Arc::clone(&self.context.measures);
         let handle = pod_worker::spawn(&self.context, bytes, verdict, move || {
             workers.lock().remove(&gone);
+            measures.pod_gone(&gone);
             ended.notify_one();
         });
         self.workers.lock().insert(uid, handle);

@@ -188,7 +188,7 @@ impl Shared {
                         }
                     },
                 };
-                if let Err(error) = heartbeat::renew(client, name, &uid).await {
+                if let Err(error) = heartbeat::renew(client, name, &uid, heartbeat::RENEW_EVERY).await {
                     tracing::debug!(name, "a lease is not renewed: {}", client::error::chain(&error));
                 }
             }

@@ -2,7 +2,9 @@
 # Puts the programs that tests run into a directory of their own; nothing of it is installed.
 #
 #   kubectl-1.20/usr/bin/kubectl   Debian's package kubernetes-client, unpacked
+#   prometheus                     the program of Debian's package prometheus, unpacked: no service is set up
 #   kubectl-1.36                   built from tests/tools/kubectl-1.36, where Go is new enough
+#   client-go                      built from tests/tools/client-go, likewise
 #   etcd-3.6                       built from tests/tools/etcd-3.6, likewise
 #   etcd-3.5                       likewise, with --long only
 #
@@ -16,16 +18,27 @@ mkdir -p "$tools"
 scratch=$(mktemp -d "$tools/.making.XXXXXX")
 trap 'rm -rf "$scratch"' EXIT
 
-if [ ! -x "$tools/kubectl-1.20/usr/bin/kubectl" ]; then
+# Unpacks a package of Debian's into a folder, without installing it.
+unpack() {
     # apt refuses to download into what its own user may not enter, and only warns about it.
-    (cd "$scratch" && apt-get download -qq kubernetes-client 2>/dev/null) || {
-        echo "test-tools: Debian's kubernetes-client could not be downloaded: run apt-get update, or unpack it to $tools/kubectl-1.20" >&2
+    (cd "$scratch" && apt-get download -qq "$1" 2>/dev/null) || {
+        echo "test-tools: Debian's $1 could not be downloaded: run apt-get update, or unpack it to $2" >&2
         exit 1
     }
-    dpkg -x "$scratch"/kubernetes-client_*.deb "$scratch/kubectl-1.20"
+    dpkg -x "$scratch/$1"_*.deb "$scratch/unpacked-$1"
+}
+
+if [ ! -x "$tools/kubectl-1.20/usr/bin/kubectl" ]; then
+    unpack kubernetes-client "$tools/kubectl-1.20"
     rm -rf "$tools/kubectl-1.20"
-    mv "$scratch/kubectl-1.20" "$tools/kubectl-1.20"
+    mv "$scratch/unpacked-kubernetes-client" "$tools/kubectl-1.20"
     echo kubectl-1.20
+fi
+
+if [ ! -x "$tools/prometheus" ]; then
+    unpack prometheus "$tools/prometheus"
+    mv "$scratch/unpacked-prometheus/usr/bin/prometheus" "$tools/prometheus"
+    echo prometheus
 fi
 
 # The version of a Go module that a folder of tests/tools asks for: required NAME MODULE.
@@ -54,6 +67,10 @@ build() {
 version=$(required kubectl-1.36 k8s.io/kubectl | sed 's/^v0/v1/')
 build kubectl-1.36 "$("$tools/kubectl-1.36" version --client 2>/dev/null | awk '/^Client Version/ { print $3 }')" \
     "$version" "-X k8s.io/component-base/version.gitVersion=$version"
+
+# A program of ours: its sources are its version.
+sources=$(cat tests/tools/client-go/{main.go,go.mod,go.sum} | sha256sum | cut -d' ' -f1)
+build client-go "$("$tools/client-go" --version 2>/dev/null)" "$sources" "-X main.sources=$sources"
 
 releases=(etcd-3.6)
 if [ "${1:-}" = --long ]; then releases+=(etcd-3.5); fi

@@ -10,6 +10,8 @@ pub(super) fn steps() -> Vec<Step> {
     [
         namespace(),
         configmaps(),
+        refusals(),
+        kinds_from_flags(),
         output_formats(),
         patches(),
         labels_and_annotations(),
@@ -256,6 +258,91 @@ spec:
     imagee: other
 ";
 
+/// Lines that make no sense, and what scripts match on.
+fn refusals() -> Vec<Step> {
+    vec![
+        run("get cm --bogus").fails("error: unknown flag: --bogus\nSee 'kubectl get --help' for usage.\n").since(33),
+        run("get cm -x")
+            .fails("error: unknown shorthand flag: 'x' in -x\nSee 'kubectl get --help' for usage.\n")
+            .since(33),
+        run("create configmap")
+            .fails(
+                "error: exactly one NAME is required, got 0\n\
+                 See 'kubectl create configmap -h' for help and examples\n",
+            )
+            .since(25),
+        run("create deployment d").fails("error: required flag(s) \"image\" not set\n").since(33),
+        run("create cm x --dry-run=bogus")
+            .fails("error: Invalid dry-run value (bogus). Must be \"none\", \"server\", or \"client\".\n")
+            .since(25),
+        run("patch cm plain --type=bogus -p {}")
+            .fails("error: --type must be one of [json merge strategic], not \"bogus\"\n")
+            .since(25),
+        run("patch cm plain")
+            .fails("error: must specify --patch or --patch-file containing the contents of the patch\n")
+            .since(25),
+        run("get cm -o custom-columns=")
+            .fails("error: custom-columns format specified but no custom columns given\n")
+            .since(25),
+        run("get cm -o jsonpath-file=/no/file")
+            .fails("error: error reading --template /no/file, open /no/file: no such file or directory\n")
+            .since(25),
+        run("get pods -l 'app in (web'")
+            .fails(
+                "Error from server (BadRequest): Unable to find \"/v1, Resource=pods\" that match label selector \
+                 \"app in (web\", field selector \"\": unable to parse requirement: found '', expected: ',' or ')'\n",
+            )
+            .since(25),
+        run("get nosuch.group.io").fails("error: the server doesn't have a resource type \"nosuch\"\n").since(25),
+        run("get cm --output-watch-events")
+            .fails("error: --output-watch-events option can only be used with --watch or --watch-only\n")
+            .since(25),
+        run("label cm plain a=b a-")
+            .fails("error: can not both modify and remove a label in the same command\n")
+            .since(25),
+        run("annotate cm plain").fails("error: at least one annotation update is required\n").since(25),
+        run("delete cm -l no=such").says("No resources found\n").since(25),
+        run("get pods --context=nope").fails("error: context \"nope\" does not exist\n").since(25),
+        run("get pods --user=nope").fails("error: auth info \"nope\" does not exist\n").since(25),
+        run("get pods --kubeconfig=/no/file")
+            .fails("error: stat /no/file: no such file or directory\n")
+            .since(25),
+        // The certificate of the kubeconfig counts before a token.
+        run("get pods --token=bogus").warns("No resources found in {ns} namespace.\n").since(25),
+        run("get pods --request-timeout=10s").warns("No resources found in {ns} namespace.\n").since(25),
+    ]
+}
+
+/// What `create` makes of flags alone.
+fn kinds_from_flags() -> Vec<Step> {
+    vec![
+        run("create service clusterip s --tcp=80:8080 --dry-run=client -o jsonpath={.spec.ports[0]}")
+            .says("{\"name\":\"80-8080\",\"port\":80,\"protocol\":\"TCP\",\"targetPort\":8080}")
+            .since(25),
+        run("create job j --image=x --dry-run=client -o name").says("job.batch/j\n").since(25),
+        run("create cronjob c --image=x --schedule=@hourly --dry-run=client -o \
+             jsonpath={.spec.jobTemplate.spec.template.spec.restartPolicy}")
+            .says("OnFailure")
+            .since(25),
+        run("create secret docker-registry r --docker-server=a --docker-username=b --docker-password=c")
+            .says("secret/r created\n")
+            .since(25),
+        run("get secret r -o jsonpath={.type}").says("kubernetes.io/dockerconfigjson").since(25),
+        run("delete secret r").says("secret \"r\" deleted from {ns} namespace\n").since(36),
+        run("delete secret r --ignore-not-found --wait=false")
+            .says_before(36, "secret \"r\" deleted{*}\n")
+            .since(25),
+        run("create rolebinding rb --role=r --user=u --group=g --dry-run=client -o jsonpath={.subjects[*].name}")
+            .says("u g")
+            .since(25),
+        run("create priorityclass pc --value=5 --dry-run=client -o jsonpath={.value}").says("5").since(25),
+        run("create quota q --hard=pods=9 --dry-run=client -o jsonpath={.spec.hard.pods}").says("9").since(25),
+        run("create pdb p --selector=a=b --min-available=1 --dry-run=client -o jsonpath={.spec.minAvailable}")
+            .says("1")
+            .since(25),
+    ]
+}
+
 fn invalid() -> Vec<Step> {
     const OLD_UNKNOWN: &str = "error: error validating \"STDIN\": error validating data: \
         [ValidationError(Pod.spec.containers[0]): unknown field \"imagee\" in io.k8s.api.core.v1.Container, \
@@ -392,21 +479,19 @@ spec:
         run("logs hello --tail=1").says("two\n"),
         run("logs pod/hello -c main --timestamps").says("20{*}Z one\n20{*}Z two\n"),
         run("logs -l app=hello").says("one\ntwo\n"),
-        run("logs hello -c nothere")// Ours goes on to say which there are.
+        run("logs hello -c nothere") // Newer ones go on to say which there are.
             .fails("error: container nothere is not valid for pod hello{*}\n"),
         run("logs nothere")
             .fails("error: error from server (NotFound): pods \"nothere\" not found in namespace \"{ns}\"\n")
             .warns_before(29, "Error from server (NotFound): pods \"nothere\" not found\n"),
-        // Older clients exec over SPDY only.
-        run("exec hello -- echo a b").since(31).says("a b\n"),
+        // Older clients exec over SPDY, newer ones over WebSockets.
+        run("exec hello -- echo a b").says("a b\n"),
         run("exec hello -- sh -c 'echo out; echo err >&2; exit 3'")
-            .since(31)
             .says("out\n")
             .warns("err\ncommand terminated with exit code 3\n")
             .exits(3),
-        run("exec -i hello -- cat").since(31).reads("piped\n").says("piped\n"),
+        run("exec -i hello -- cat").reads("piped\n").says("piped\n"),
         run("exec nothere -- true")
-            .since(31)
             .fails("Error from server (NotFound): pods \"nothere\" not found\n"),
         run("describe pod hello").says(
             "Name:{*}hello\nNamespace:{*}{ns}\n{lines}\nNode:{*}test-{*}/{*}\n{lines}\nLabels:{*}app=hello\n\

@@ -38,6 +38,8 @@ pub(crate) struct Cluster {
     bridge: String,
     /// Its store, where `MINIK8S_TEST_STORE=etcd` asks for one and the test for none in particular.
     _etcd: Option<Etcd>,
+    /// The network namespace in which everything of it runs; none for this machine's own.
+    machine: Option<String>,
 }
 
 /// What a command answered.
@@ -68,6 +70,11 @@ impl Answer {
 impl Cluster {
     /// Starts a cluster with the given flags of `minik8s up` besides the harness's own.
     pub(crate) fn start(more: &[&str]) -> Self {
+        Self::start_on(None, more)
+    }
+
+    /// The same in a network namespace.
+    pub(crate) fn start_on(machine: Option<&str>, more: &[&str]) -> Self {
         make_image();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // The pid keeps two test runs on one machine apart, the number two clusters of one run.
@@ -89,11 +96,13 @@ impl Cluster {
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
         flags.extend(more.iter().map(|&flag| flag.to_owned()));
-        let any_store = !more.contains(&"--store");
+        // An etcd of this machine is not reached from within another's namespace.
+        let any_store = !more.contains(&"--store") && machine.is_none();
         let etcd = (any_store && on_etcd()).then(Etcd::start);
         flags.extend(etcd.iter().flat_map(Etcd::flags));
         let home = tempfile::tempdir().expect("a directory must be had");
-        let cluster = Self { home, flags, node, bridge, _etcd: etcd };
+        let machine = machine.map(str::to_owned);
+        let cluster = Self { home, flags, node, bridge, _etcd: etcd, machine };
         cluster.up();
         cluster
     }
@@ -158,9 +167,21 @@ impl Cluster {
         lock.lock().expect("the lock must come free");
     }
 
-    /// The all-in-one binary on this cluster's directory.
+    /// Our binary, about this cluster.
     pub(crate) fn minik8s(&self, args: &[&str]) -> Answer {
-        run(Command::new(env!("CARGO_BIN_EXE_minik8s")).args(args).env("MINIK8S_HOME", self.home.path()))
+        let mut command = on_machine(self.machine.as_deref(), Path::new(env!("CARGO_BIN_EXE_minik8s")));
+        run(command.args(args).env("MINIK8S_HOME", self.home.path()))
+    }
+
+    /// The name of the cluster's own node.
+    pub(crate) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The value of a flag that the cluster was started with.
+    pub(crate) fn flag(&self, name: &str) -> &str {
+        let at = self.flags.iter().position(|flag| flag == name).expect("the flag must be given");
+        &self.flags[at + 1]
     }
 
     /// Our own kubectl.
@@ -196,7 +217,7 @@ impl Cluster {
 
     /// The command for a kubectl on this cluster.
     pub(crate) fn command(&self, kubectl: &Kubectl, args: &[&str]) -> Command {
-        let mut command = Command::new(&kubectl.program);
+        let mut command = on_machine(self.machine.as_deref(), &kubectl.program);
         command
             .args(&kubectl.first)
             .args(args)
@@ -293,11 +314,28 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        let answer = self.minik8s(&["down", "--node-name", &self.node, "--bridge", &self.bridge]);
+        let mut args = vec!["down"];
+        for pair in self.flags.chunks(2) {
+            if DOWN_FLAGS.contains(&pair[0].as_str()) {
+                args.extend(pair.iter().map(String::as_str));
+            }
+        }
+        let answer = self.minik8s(&args);
         if answer.code != 0 && !std::thread::panicking() {
             panic!("minik8s down failed: {}{}", answer.stdout, answer.stderr);
         }
     }
+}
+
+/// What `down` must be told of what was given to `up`.
+const DOWN_FLAGS: [&str; 4] = ["--node-name", "--bridge", "--cluster-cidr", "--docker-socket"];
+
+/// A program in a network namespace, or here.
+pub(crate) fn on_machine(machine: Option<&str>, program: &Path) -> Command {
+    let Some(machine) = machine else { return Command::new(program) };
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net=/run/netns/{machine}")).arg(program);
+    command
 }
 
 /// One make of kubectl.

@@ -2,7 +2,7 @@
 
 use json_patch::{Patch, PatchOperation};
 
-use super::{decode, unprocessable};
+use super::{decode, malformed, unprocessable};
 use crate::object::Value;
 use crate::status::Status;
 
@@ -17,14 +17,17 @@ const MAX_COPIED_BYTES: usize = 3 * 1024 * 1024;
 /// 400 when it is none, 413 when it is too long, 422 when an operation fails.
 pub fn apply(current: &Value, patch: &[u8]) -> Result<Value, Status> {
     let document = decode(patch)?;
+    if !document.is_array() {
+        return Err(malformed(&document, "[]handlers.jsonPatchOp"));
+    }
     let count = document.as_array().map_or(0, Vec::len);
     if count > MAX_OPERATIONS {
         return Err(Status::too_large(format!(
             "The allowed maximum operations in a JSON patch is {MAX_OPERATIONS}, got {count}"
         )));
     }
-    let operations: Patch = serde_json::from_value(document)
-        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))?;
+    // An operation that is none fails like one that cannot be applied.
+    let operations: Patch = serde_json::from_value(document).map_err(|_| unprocessable())?;
     let mut patched = current.clone();
     let mut copied = 0;
     for operation in &operations.0 {

@@ -2,7 +2,7 @@
 
 use serde_json::Map;
 
-use super::decode;
+use super::{decode, malformed};
 use crate::object::Value;
 use crate::status::Status;
 
@@ -13,7 +13,7 @@ use crate::status::Status;
 pub fn apply_bytes(current: &Value, patch: &[u8]) -> Result<Value, Status> {
     let patch = decode(patch)?;
     if !patch.is_object() {
-        return Err(Status::bad_request("error decoding patch: a merge patch must be a JSON object"));
+        return Err(malformed(&patch, "map[string]interface {}"));
     }
     let mut patched = current.clone();
     apply(&mut patched, patch);

@@ -10,7 +10,7 @@ pub mod merge;
 pub mod strategic;
 
 use crate::object::Value;
-use crate::schema::Schema;
+use crate::schema::{Schema, syntax};
 use crate::status::{Status, StatusDetails};
 
 /// What a patch is written in.
@@ -58,8 +58,25 @@ fn unprocessable() -> Status {
 }
 
 fn decode(patch: &[u8]) -> Result<Value, Status> {
-    serde_json::from_slice(patch)
-        .map_err(|error| Status::bad_request(format!("error decoding patch: {error}")))
+    serde_json::from_slice(patch).map_err(|error| {
+        let why = syntax::error(patch).unwrap_or_else(|| error.to_string());
+        Status::bad_request(format!("error decoding patch: {why}"))
+    })
+}
+
+/// 400 for a patch that is JSON, but not of the wanted form, in the words of Go's decoder.
+fn malformed(patch: &Value, wanted: &str) -> Status {
+    let found = match patch {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    };
+    Status::bad_request(format!(
+        "error decoding patch: json: cannot unmarshal {found} into Go value of type {wanted}"
+    ))
 }
 
 /// Applies a patch to the current object.
@@ -78,7 +95,12 @@ pub fn apply(
         PatchKind::Merge => merge::apply_bytes(current, patch),
         PatchKind::Strategic => {
             let mut patched = current.clone();
-            strategic::apply(&mut patched, decode(patch)?, schema)?;
+            // Of this form alone, upstream says what is wrong without saying of what.
+            let bare = |mut status: Status| {
+                status.message = status.message.replacen("error decoding patch: ", "", 1);
+                status
+            };
+            strategic::apply(&mut patched, decode(patch).map_err(bare)?, schema).map_err(bare)?;
             Ok(patched)
         }
         PatchKind::Apply => Err(Status::unsupported_media_type(

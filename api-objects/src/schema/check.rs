@@ -39,9 +39,11 @@ pub fn check(schema: &Schema, value: &mut Value, mode: FieldValidation) -> Resul
 }
 
 /// A value that its Go type cannot hold; boxed, since it is rare and large.
-struct Mismatch {
+pub(super) struct Mismatch {
     /// The whole text, if the type decodes itself (times, quantities).
     text: Option<String>,
+    /// Whether the type decodes itself: then nothing after it is decoded.
+    ends: bool,
     /// What stands there: `string`, `number 1.5`.
     found: String,
     /// The Go type.
@@ -64,12 +66,19 @@ impl Mismatch {
             Value::Array(_) => "array".to_owned(),
             Value::Object(_) => "object".to_owned(),
         };
-        Box::new(Self { text: None, found, wanted: go_type(schema), structure: None, fields: Vec::new() })
+        let wanted = go_type(schema);
+        Box::new(Self { text: None, ends: false, found, wanted, structure: None, fields: Vec::new() })
+    }
+
+    /// The mismatch of a type that decodes itself by decoding another one first.
+    fn within(schema: &Schema, value: &Value) -> Box<Self> {
+        Box::new(Self { ends: true, ..*Self::type_of(schema, value) })
     }
 
     fn own(text: String) -> Box<Self> {
         Box::new(Self {
             text: Some(text),
+            ends: true,
             found: String::new(),
             wanted: String::new(),
             structure: None,
@@ -83,7 +92,19 @@ impl Mismatch {
         self
     }
 
-    fn text(&self) -> String {
+    /// Whether nothing after it is decoded.
+    pub(super) fn ends_decoding(&self) -> bool {
+        self.ends
+    }
+
+    /// The mismatch in the place where the caller has found it; `fields` from the root.
+    pub(super) fn at(mut self, structure: Option<&str>, fields: &[String]) -> Self {
+        self.structure = structure.map(str::to_owned);
+        self.fields = fields.iter().rev().cloned().collect();
+        self
+    }
+
+    pub(super) fn text(&self) -> String {
         if let Some(text) = &self.text {
             return text.clone();
         }
@@ -101,7 +122,7 @@ impl Mismatch {
 }
 
 /// `Pod` of `io.k8s.api.core.v1.Pod`.
-fn short_name(definition: &str) -> &str {
+pub(super) fn short_name(definition: &str) -> &str {
     definition.rsplit('.').next().unwrap_or(definition)
 }
 
@@ -132,7 +153,7 @@ fn go_type(schema: &Schema) -> String {
 type Outcome = Result<(), Box<Mismatch>>;
 
 /// Checks one value; `null` becomes the zero value.
-fn walk(schema: &Schema, value: &mut Value, unknown: &mut Vec<String>) -> Outcome {
+pub(super) fn walk(schema: &Schema, value: &mut Value, unknown: &mut Vec<String>) -> Outcome {
     if value.is_null() {
         *value = zero(schema);
     }
@@ -170,14 +191,14 @@ fn walk(schema: &Schema, value: &mut Value, unknown: &mut Vec<String>) -> Outcom
             let fits = found.as_i64().is_some_and(|number| i32::try_from(number).is_ok());
             if !fits {
                 let number = Schema { kind: Kind::Int32, ..schema.clone() };
-                return Err(Mismatch::own(Mismatch::type_of(&number, found).text()));
+                return Err(Mismatch::within(&number, found));
             }
         }
         (Kind::Time, Value::String(text)) => time(text, false)?,
         (Kind::MicroTime, Value::String(text)) => time(text, true)?,
         (Kind::Time | Kind::MicroTime, found) => {
             let text = Schema { kind: Kind::String, go_type: None, ..schema.clone() };
-            return Err(Mismatch::own(Mismatch::type_of(&text, found).text()));
+            return Err(Mismatch::within(&text, found));
         }
         (_, found) => return Err(Mismatch::type_of(schema, found)),
     }

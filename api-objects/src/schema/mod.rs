@@ -11,6 +11,8 @@ pub mod defaults;
 pub mod explain;
 mod facts;
 mod parse;
+mod report;
+pub mod syntax;
 
 use crate::resource::Resource;
 

@@ -1,11 +1,11 @@
 //! Decodes a JSON body and notices fields that stand twice.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
-use super::{CheckError, FieldValidation, Schema, check};
+use super::{CheckError, FieldValidation, Schema, check, report::report};
 
 /// Why a body cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +50,15 @@ pub fn decode(
 ) -> Result<(Value, Vec<String>), DecodeError> {
     let (mut value, mut findings) = parse(bytes)?;
     let lenient = if mode == FieldValidation::Ignore { mode } else { FieldValidation::Warn };
-    findings.extend(check(schema, &mut value, lenient)?);
+    // What there is to tell is told in the order of the body, which only the slow path knows.
+    match check(schema, &mut value, lenient) {
+        Ok(unknown) if unknown.is_empty() && findings.is_empty() => {}
+        Ok(_) => findings = report(schema, &utf8(bytes)).findings,
+        Err(CheckError::Type(text)) => {
+            return Err(CheckError::Type(report(schema, &utf8(bytes)).mismatch.unwrap_or(text)).into());
+        }
+        Err(error) => return Err(error.into()),
+    }
     match mode {
         FieldValidation::Strict if !findings.is_empty() => Err(ParseError::Strict(findings).into()),
         FieldValidation::Ignore => Ok((value, Vec::new())),
@@ -58,7 +66,22 @@ pub fn decode(
     }
 }
 
+/// The body as UTF-8; like Go, with a replacement character in place of every byte that is none.
+fn utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
+    match String::from_utf8_lossy(bytes) {
+        Cow::Borrowed(_) => Cow::Borrowed(bytes),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}
+
 fn parse(bytes: &[u8]) -> Result<(Value, Vec<String>), ParseError> {
+    parse_utf8(bytes).or_else(|error| match utf8(bytes) {
+        Cow::Borrowed(_) => Err(error),
+        Cow::Owned(text) => parse_utf8(&text),
+    })
+}
+
+fn parse_utf8(bytes: &[u8]) -> Result<(Value, Vec<String>), ParseError> {
     let mut duplicates = Vec::new();
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let value = Node { duplicates: &mut duplicates }
@@ -169,6 +192,12 @@ mod tests {
             r#"strict decoding error: duplicate field "a", duplicate field "spec.items[1].x""#
         );
         assert!(parse_json(body, FieldValidation::Ignore).unwrap().1.is_empty());
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_replaced() {
+        let (value, _) = parse_json(b"{\"a\":\"x\xffy\"}", FieldValidation::Strict).unwrap();
+        assert_eq!(value["a"], "x\u{fffd}y");
     }
 
     #[test]

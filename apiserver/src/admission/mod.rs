@@ -93,5 +93,6 @@ pub async fn validate(
         namespace_lifecycle::check(attributes).await?;
     }
     storage_class::validate(attributes, object, old).await?;
+    certificate_requests::validate(attributes, object, old).await?;
     node_restriction::validate(attributes, object, old).await
 }

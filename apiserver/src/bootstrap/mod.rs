@@ -75,6 +75,7 @@ async fn ensure_all(server: &Arc<Server>, user: &UserInfo) -> Result<(), Status>
     planned.extend(objects::storage_classes());
     planned.push(objects::kubernetes_service(&server.config, server.port));
     planned.push(objects::authentication_config(server.pki.ca_pem()));
+    planned.push(objects::cluster_info(&server.config, server.port, server.pki.ca_pem()));
     ensure(server, user, planned).await?;
     endpoints::publish(server, user).await?;
     // Whoever waits for this to be done relies on its role at once.

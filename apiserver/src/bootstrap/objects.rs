@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use api_objects::Value;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde_json::json;
 
 use super::Planned;
@@ -102,6 +103,28 @@ pub(super) fn authentication_config(ca_pem: &str) -> Planned {
         "data": {"client-ca-file": ca_pem}});
     let mut planned = Planned::once("", "v1", "configmaps", "kube-system", object);
     planned.reconcile = |planned, found| replaced(planned, found, &["data"]);
+    planned
+}
+
+/// Where the cluster is and whom it trusts, for machines that are to join it: kubeadm's ConfigMap. Signatures that
+/// somebody adds beside it stay.
+pub(super) fn cluster_info(config: &Config, port: u16, ca_pem: &str) -> Planned {
+    let server = format!("https://{}", std::net::SocketAddr::new(config.advertise_address, port));
+    let kubeconfig = json!({"apiVersion": "v1", "kind": "Config", "clusters": [{"name": "", "cluster": {
+        "server": server, "certificate-authority-data": STANDARD.encode(ca_pem)}}]});
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "cluster-info", "namespace": "kube-public"},
+        "data": {"kubeconfig": api_objects::yaml::to_string(&kubeconfig)}});
+    let mut planned = Planned::once("", "v1", "configmaps", "kube-public", object);
+    planned.reconcile = |planned, found| {
+        let kubeconfig = &planned["data"]["kubeconfig"];
+        if found["data"]["kubeconfig"] == *kubeconfig {
+            return None;
+        }
+        let mut next = found.clone();
+        next["data"]["kubeconfig"] = kubeconfig.clone();
+        Some(next)
+    };
     planned
 }
 

@@ -7,7 +7,7 @@ use api_objects::{
 use axum::body::Body;
 use http::{Response, StatusCode};
 
-use super::{Exchange, body, respond, shape, warn};
+use super::{Exchange, body, refuse, respond, shape, warn};
 use crate::registry;
 
 /// Creates the object in the body and answers it.
@@ -16,8 +16,10 @@ pub(super) async fn serve(mut exchange: Exchange) -> Result<Response<Body>, Stat
     let json = exchange.read_json().await?;
     let (object, warnings) = body::decode(&exchange.resource, &json, params.field_validation)?;
     let call = exchange.call(exchange.manager(&params.field_manager), params.dry_run);
-    let stored = registry::create(&call, object).await?;
-    exchange.answer(StatusCode::CREATED, &stored, &warnings)
+    match registry::create(&call, object).await {
+        Ok(stored) => exchange.answer(StatusCode::CREATED, &stored, &warnings),
+        Err(status) => refuse(status, &warnings, exchange.accepted),
+    }
 }
 
 impl Exchange {

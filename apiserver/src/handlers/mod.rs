@@ -21,7 +21,7 @@ use std::{borrow::Cow, sync::Arc};
 
 use api_objects::{Resource, Status, resource};
 use axum::body::Body;
-use http::{Request, Response, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use jiff::Timestamp;
 
 use crate::{
@@ -29,6 +29,7 @@ use crate::{
     negotiate::{self, Accepted, Encoding, Offer},
     openapi,
     registry::Call,
+    request_info::RequestInfo,
 };
 
 /// One request with everything that a handler needs.
@@ -120,11 +121,8 @@ async fn resource_request(
     } else {
         &resource.subresource(&info.subresource).ok_or_else(Status::no_such_resource)?.verbs
     };
+    check_route(&resource, info, &parts.method)?;
     if !verbs.iter().any(|verb| *verb == info.verb) {
-        return Err(Status::method_not_allowed());
-    }
-    // Collections are created in and deleted from; only single objects have names in their paths.
-    if info.verb == "create" && info.subresource.is_empty() && !info.name.is_empty() {
         return Err(Status::method_not_allowed());
     }
     let query = parts.uri.query().unwrap_or_default();
@@ -152,6 +150,45 @@ async fn resource_request(
     }
 }
 
+/// Whether there is such a path for a resource, and whether the method may stand with it, as the routes that
+/// upstream installs say (`k8s.io/apiserver/pkg/endpoints/installer.go`).
+///
+/// Authorization has gone by the namespace in the path: what does not belong to that namespace must not be
+/// served under it, or a role in one namespace would reach the whole cluster.
+fn check_route(resource: &Resource, info: &RequestInfo, method: &Method) -> Result<(), Status> {
+    // `//api/v1/pods` and the old form `/api/v1/proxy/…` lead nowhere.
+    if !info.path[1..].starts_with(&info.api_prefix) || info.verb == "proxy" {
+        return Err(Status::no_such_resource());
+    }
+    let collection = info.depth == 1;
+    let across_namespaces = resource.namespaced && !info.in_namespace;
+    let exists = match info.depth {
+        1 => !across_namespaces || resource.verbs.iter().any(|verb| verb == "list"),
+        2 => !across_namespaces,
+        3 => !across_namespaces && !info.subresource.is_empty(),
+        // Only what is proxied has a path of its own.
+        _ => !across_namespaces && info.subresource == "proxy",
+    };
+    // The old form of a watch has its name where others have theirs, and no subresources.
+    let named = collection || !info.name.is_empty();
+    if !exists || !named || (info.in_namespace && !resource.namespaced) {
+        return Err(Status::no_such_resource());
+    }
+    let of_collections = matches!(info.verb.as_str(), "list" | "watch" | "create" | "deletecollection");
+    let of_objects = info.verb == "watch" || !matches!(info.verb.as_str(), "list" | "deletecollection");
+    let fits = match info.depth {
+        1 if across_namespaces => matches!(info.verb.as_str(), "list" | "watch"),
+        1 => of_collections,
+        // Objects are created in their collection; below them, creating asks for something.
+        2 => of_objects && info.verb != "create",
+        _ => of_objects,
+    };
+    if !fits || (info.verb == "watch" && !matches!(*method, Method::GET | Method::HEAD)) {
+        return Err(Status::method_not_allowed());
+    }
+    Ok(())
+}
+
 /// The kind of a list of the resource.
 fn list_kind(resource: &Resource) -> String {
     format!("{}List", resource.kind)
@@ -165,6 +202,17 @@ fn warn(response: &mut Response<Body>, warnings: &[String]) {
             response.headers_mut().append(http::header::WARNING, value);
         }
     }
+}
+
+/// A refusal of a body that there was something to say about: the warnings come with it.
+fn refuse(status: Status, warnings: &[String], accepted: Accepted) -> Result<Response<Body>, Status> {
+    if warnings.is_empty() {
+        return Err(status);
+    }
+    let shape = negotiate::Shape::Object;
+    let mut response = respond::status(&status, Accepted { shape, ..accepted });
+    warn(&mut response, warnings);
+    Ok(response)
 }
 
 /// Watches and other streams of objects are JSON only.

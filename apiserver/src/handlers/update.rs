@@ -7,7 +7,7 @@ use api_objects::{
 use axum::body::Body;
 use http::{Response, StatusCode};
 
-use super::{Exchange, body};
+use super::{Exchange, body, refuse};
 use crate::registry::{self, metadata, strategy};
 
 /// Replaces the object with the body and answers it.
@@ -42,6 +42,6 @@ pub(super) async fn serve(mut exchange: Exchange) -> Result<Response<Body>, Stat
             let stored = registry::create(&call, object).await?;
             exchange.answer(StatusCode::CREATED, &stored, &warnings)
         }
-        Err(status) => Err(status),
+        Err(status) => refuse(status, &warnings, exchange.accepted),
     }
 }

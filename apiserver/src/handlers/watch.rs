@@ -10,6 +10,7 @@ use std::{convert::Infallible, pin::Pin, sync::Arc, time::Duration};
 use api_objects::{
     Resource, Status,
     params::ListParams,
+    selector::{FieldSelector, FieldTerm},
     watch::{BookmarkKind, EventType, write_bookmark, write_error, write_frame, write_object_frame},
 };
 use apiserver_storage::{
@@ -49,7 +50,8 @@ const MIN_TIMEOUT_SECONDS: u64 = 1800;
 /// Answers a watch.
 pub(super) async fn serve(exchange: Exchange) -> Result<Response<Body>, Status> {
     require_json(exchange.accepted)?;
-    let params = ListParams::parse(exchange.query())?;
+    let mut params = ListParams::parse(exchange.query())?;
+    params.field_selector = narrowed(params.field_selector, &exchange.context.info.name)?;
     let selection = Selection::new(&exchange.resource, exchange.namespace(), &params)?;
     let include = Include::parse(exchange.query())?;
     let opened = open(&exchange.server, &params, &selection).await;
@@ -69,6 +71,21 @@ pub(super) async fn serve(exchange: Exchange) -> Result<Response<Body>, Status> 
         Some((Ok::<_, Infallible>(chunk), frames))
     });
     Ok(respond::frames(frames))
+}
+
+/// A watch of one object (`/api/v1/watch/…/pods/x`, or a selector that says so) shows nothing else: that
+/// name is what was authorized. Upstream: `listOptionsForScope` in `handlers/get.go`.
+fn narrowed(mut selector: FieldSelector, name: &str) -> Result<FieldSelector, Status> {
+    if name.is_empty() {
+        return Ok(selector);
+    }
+    if selector.is_everything() {
+        let term = FieldTerm { field: "metadata.name".to_owned(), value: name.to_owned(), equal: true };
+        selector.terms.push(term);
+    } else if selector.required("metadata.name") != Some(name) {
+        return Err(Status::bad_request("fieldSelector metadata.name doesn't match requested name"));
+    }
+    Ok(selector)
 }
 
 /// The objects to begin with, and everything after.

@@ -293,8 +293,8 @@ fn ensure_kubelet_client(config: &PkiConfig, authority: &Authority) -> Result<Is
     authority.ensure_leaf(&stem, KUBELET_CLIENT, &[], &Purpose::Client)
 }
 
-/// The common name under which the API server calls kubelets. It carries no group: it is of use towards
-/// kubelets only, and means nothing to the API server itself.
+/// The common name under which the API server calls kubelets. It carries no group, and its role is to call kubelets,
+/// which ask the API server whether it may.
 pub const KUBELET_CLIENT: &str = "kube-apiserver-kubelet-client";
 
 fn ensure_service_account_key(pki_dir: &Path) -> Result<String, PkiError> {

@@ -6,8 +6,12 @@ use api_objects::Status;
 use axum::body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
+use rustls::{
+    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    crypto::CryptoProvider,
+};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -25,8 +29,19 @@ pub(super) struct Target {
     /// A name or an address.
     pub(super) host: String,
     pub(super) port: u16,
-    /// A kubelet, to be called over TLS; otherwise a pod.
-    pub(super) kubelet: bool,
+    pub(super) peer: Peer,
+}
+
+/// Who is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Peer {
+    /// A kubelet: over TLS, both sides proven.
+    Kubelet,
+    /// A pod.
+    Plain,
+    /// A pod that speaks TLS, with whatever certificate it has: nobody could say which would be right (upstream's
+    /// proxy transport does not verify either).
+    Tls,
 }
 
 impl Target {
@@ -47,10 +62,12 @@ pub(super) async fn connect(server: &Arc<Server>, target: &Target) -> Result<Sen
             .await
             .map_err(|error| failed(error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| failed(error.to_string()))?;
-        if !target.kubelet {
-            return handshake(server, stream).await.map_err(failed);
-        }
-        let config = client_config(server).map_err(|error| failed(error.to_string()))?;
+        let config = match target.peer {
+            Peer::Plain => return handshake(server, stream).await.map_err(failed),
+            Peer::Kubelet => client_config(server),
+            Peer::Tls => unverified_config(),
+        };
+        let config = config.map_err(|error| failed(error.to_string()))?;
         let name = ServerName::try_from(target.host.clone()).map_err(|error| failed(error.to_string()))?;
         let stream = TlsConnector::from(config)
             .connect(name, stream)
@@ -96,4 +113,57 @@ fn client_config(server: &Server) -> Result<Arc<ClientConfig>, pki::PkiError> {
         .with_root_certificates(roots)
         .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(identity)));
     Ok(Arc::new(config))
+}
+
+/// TLS without knowing with whom.
+fn unverified_config() -> Result<Arc<ClientConfig>, pki::PkiError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(pki::PkiError::Tls)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
+        .with_no_client_auth();
+    Ok(Arc::new(config))
+}
+
+/// Takes any certificate whose key the other side has.
+#[derive(Debug)]
+struct AnyCertificate(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
 }

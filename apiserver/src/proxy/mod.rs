@@ -1,11 +1,12 @@
 //! From a client through this server to a kubelet or a pod: logs, exec, attach and HTTP proxies.
 //!
 //! Kubelets are called over TLS with this server's client certificate, and must show a certificate of the
-//! cluster's authority for the address that is called. WebSocket streams are relayed byte for byte: this
-//! server agrees to what the kubelet agreed to, and carries frames without reading them. Everything here ends
-//! when the server stops. SPDY and port-forwarding come later and are refused by name.
+//! cluster's authority for the address that is called. Upgraded streams, WebSocket and SPDY alike, are relayed byte
+//! for byte: this server agrees to what the kubelet agreed to, and carries frames without reading them. What comes
+//! in them is the kubelet's business. Everything here ends when the server stops.
 
 mod connect;
+mod locate;
 mod pod;
 mod relay;
 
@@ -15,7 +16,7 @@ use api_objects::{Status, Value};
 use axum::body::Body;
 use http::{HeaderMap, Method, Request, Response, header};
 
-use self::connect::Target;
+use self::{connect::Target, relay::Along};
 use crate::{
     RequestContext, Server,
     auth::authz::{self, Action, Decision},
@@ -35,47 +36,33 @@ pub async fn serve(
     match (info.resource.as_str(), info.subresource.as_str()) {
         ("pods", "log") => log(server, context, request.uri().query().unwrap_or_default()).await,
         ("pods", stream @ ("exec" | "attach")) => stream_to_pod(server, context, stream, request).await,
-        ("pods", "portforward") => {
-            Err(not_implemented("port-forwarding is not supported by this server yet"))
-        }
+        ("pods", "portforward") => forward_ports(server, context, request).await,
         ("pods", "proxy") => {
-            let target = pod_target(server, &info.namespace, &info.name).await?;
+            let target = locate::pod(server, &info.namespace, &info.name).await?;
             relay::http(server, &target, &format!("/{}", info.rest), request).await
         }
         ("nodes", "proxy") => {
-            let target = node_target(server, &info.name).await?;
+            let target = locate::node(server, &info.name).await?;
             relay::http(server, &target, &format!("/{}", info.rest), request).await
         }
         ("services", "proxy") => {
-            Err(not_implemented("proxying to Services is not supported by this server yet"))
+            let target = locate::service(server, &info.namespace, &info.name).await?;
+            relay::http(server, &target, &format!("/{}", info.rest), request).await
         }
         _ => Err(Status::no_such_resource()),
     }
 }
 
-fn not_implemented(message: &str) -> Status {
-    Status::failure(501, "NotImplemented", message)
-}
-
-/// The decoded object of the core group.
-async fn find(server: &Server, resource: &str, namespace: &str, name: &str) -> Result<Value, Status> {
-    let resource = api_objects::resource::find("", "v1", resource).expect("the resource must be built in");
-    match crate::registry::lookup(server, resource, namespace, name).await? {
-        Some(object) => Ok(object),
-        None => Err(Status::not_found("", &resource.plural, name)),
-    }
-}
-
 async fn log(server: &Arc<Server>, context: &RequestContext, query: &str) -> Result<Response<Body>, Status> {
     let info = &context.info;
-    let pod = find(server, "pods", &info.namespace, &info.name).await?;
+    let pod = locate::find(server, "pods", &info.namespace, &info.name).await?;
     let options = pod::LogOptions::parse(query, &info.name)?;
     let container = pod::choose_container(&pod, options.container.as_deref())?;
     let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
         // Not bound yet: nothing has been said.
         return Ok(Response::new(Body::empty()));
     };
-    let target = node_target(server, node).await?;
+    let target = locate::node(server, node).await?;
     let path = format!("/containerLogs/{}/{}/{container}?{}", info.namespace, info.name, options.query);
     let request = Request::builder()
         .method(Method::GET)
@@ -92,30 +79,46 @@ async fn stream_to_pod(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let info = &context.info;
-    require_websocket(request.headers())?;
+    require_upgrade(request.headers())?;
     may_create(server, context).await?;
     let query = request.uri().query().unwrap_or_default();
     let options = pod::StreamOptions::parse(query, stream)?;
-    let pod = find(server, "pods", &info.namespace, &info.name).await?;
+    let pod = locate::find(server, "pods", &info.namespace, &info.name).await?;
     let container = pod::choose_container(&pod, options.container.as_deref())?;
-    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
-        return Err(Status::bad_request(format!("pod {} does not have a host assigned", info.name)));
-    };
-    let target = node_target(server, node).await?;
+    let target = kubelet_of(server, &pod).await?;
     let path = format!("/{stream}/{}/{}/{container}?{}", info.namespace, info.name, options.query);
-    relay::websocket(server, &target, &path, request).await
+    relay::upgrade(server, &target, &path, request, Along::Streams).await
 }
 
-/// Streams need an upgrade, and of the two kinds that clients know, the newer.
-fn require_websocket(headers: &HeaderMap) -> Result<(), Status> {
+async fn forward_ports(
+    server: &Arc<Server>,
+    context: &RequestContext,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let info = &context.info;
+    require_upgrade(request.headers())?;
+    may_create(server, context).await?;
+    let query = pod::port_forward_query(request.uri().query().unwrap_or_default())?;
+    let pod = locate::find(server, "pods", &info.namespace, &info.name).await?;
+    let target = kubelet_of(server, &pod).await?;
+    let path = format!("/portForward/{}/{}{query}", info.namespace, info.name);
+    relay::upgrade(server, &target, &path, request, Along::Streams).await
+}
+
+/// The kubelet of a pod's node.
+async fn kubelet_of(server: &Server, pod: &Value) -> Result<Target, Status> {
+    let Some(node) = pod["spec"]["nodeName"].as_str().filter(|node| !node.is_empty()) else {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
+    };
+    locate::node(server, node).await
+}
+
+/// Streams need an upgrade, to what the kubelet knows.
+fn require_upgrade(headers: &HeaderMap) -> Result<(), Status> {
     let upgrade = headers.get(header::UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if upgrade.eq_ignore_ascii_case("websocket") {
+    if upgrade.eq_ignore_ascii_case("websocket") || upgrade.eq_ignore_ascii_case("SPDY/3.1") {
         Ok(())
-    } else if upgrade.to_ascii_lowercase().starts_with("spdy/") {
-        Err(not_implemented(
-            "SPDY streams are not supported by this server yet: use a client that speaks WebSocket, \
-             such as kubectl 1.30 or newer",
-        ))
     } else {
         Err(Status::bad_request("Upgrade request required"))
     }
@@ -145,49 +148,4 @@ async fn may_create(server: &Server, context: &RequestContext) -> Result<(), Sta
             Err(Status::forbidden(&info.api_group, &info.resource, &info.name, &why))
         }
     }
-}
-
-/// Where a node's kubelet answers.
-async fn node_target(server: &Server, name: &str) -> Result<Target, Status> {
-    let (name, port) = name.split_once(':').map_or((name, None), |(name, port)| (name, Some(port)));
-    let node = find(server, "nodes", "", name).await?;
-    let addresses = node["status"]["addresses"].as_array().cloned().unwrap_or_default();
-    // Addresses before names: they need no resolver.
-    let host = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS", "ExternalDNS"]
-        .iter()
-        .find_map(|kind| addresses.iter().find(|address| address["type"] == *kind))
-        .and_then(|address| address["address"].as_str())
-        .ok_or_else(|| Status::unavailable(format!("node {name:?} has no address yet")))?;
-    let port = match port {
-        Some(port) => port.parse().map_err(|_| Status::bad_request(format!("{port:?} is not a port")))?,
-        None => node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
-            .as_u64()
-            .and_then(|port| u16::try_from(port).ok())
-            .unwrap_or(10_250),
-    };
-    Ok(Target { host: host.to_owned(), port, kubelet: true })
-}
-
-/// Where a pod answers: `name`, `name:port` or `http:name:port`.
-async fn pod_target(server: &Server, namespace: &str, name: &str) -> Result<Target, Status> {
-    let parts: Vec<&str> = name.split(':').collect();
-    let (name, port) = match parts.as_slice() {
-        [name] => (*name, ""),
-        [name, port] | ["" | "http", name, port] => (*name, *port),
-        ["https", ..] => {
-            return Err(not_implemented("proxying to pods over HTTPS is not supported by this server yet"));
-        }
-        _ => return Err(Status::bad_request(format!("invalid pod request {name:?}"))),
-    };
-    let pod = find(server, "pods", namespace, name).await?;
-    let address = pod["status"]["podIP"].as_str().filter(|address| !address.is_empty());
-    let host = address.ok_or_else(|| Status::bad_request("address not allowed"))?;
-    let port = if port.is_empty() {
-        pod["spec"]["containers"][0]["ports"][0]["containerPort"].as_u64().unwrap_or(80)
-    } else {
-        pod::port_number(&pod, port)
-            .ok_or_else(|| Status::bad_request(format!("pod {name:?} has no port {port:?}")))?
-    };
-    let port = u16::try_from(port).map_err(|_| Status::bad_request(format!("{port} is not a port")))?;
-    Ok(Target { host: host.to_owned(), port, kubelet: false })
 }

@@ -170,6 +170,26 @@ impl StreamOptions {
     }
 }
 
+/// The kubelet's form of a port-forward's query: it names ports one by one, where the API lists them. SPDY's streams
+/// carry their ports themselves, and then there are none.
+pub(super) fn port_forward_query(query: &str) -> Result<String, Status> {
+    let mut ports = Vec::new();
+    for (_, value) in pairs(query).filter(|(key, value)| key == "ports" && !value.is_empty()) {
+        for port in value.split(',') {
+            match port.parse::<i32>() {
+                Ok(port) => ports.push(port.to_string()),
+                Err(_) => return Err(Status::bad_request(format!("ports: {port:?} is not a number"))),
+            }
+        }
+    }
+    let mut out = String::new();
+    if !ports.is_empty() {
+        append(&mut out, "port", &ports.join(","));
+        out.insert(0, '?');
+    }
+    Ok(out)
+}
+
 fn names<'a>(pod: &'a Value, field: &str) -> Vec<&'a str> {
     pod["spec"][field].as_array().into_iter().flatten().filter_map(|entry| entry["name"].as_str()).collect()
 }
@@ -259,6 +279,13 @@ mod tests {
         assert!(StreamOptions::parse("stdout=1", "exec").is_err());
         assert!(StreamOptions::parse("stdout=1", "attach").is_ok());
         assert!(StreamOptions::parse("stderr=1&tty=1", "attach").is_err());
+    }
+
+    #[test]
+    fn ports_to_forward_reach_the_kubelet_in_its_form() {
+        assert_eq!(port_forward_query("").unwrap(), "");
+        assert_eq!(port_forward_query("ports=80%2C443&ports=9").unwrap(), "?port=80%2C443%2C9");
+        assert!(port_forward_query("ports=http").is_err());
     }
 
     #[test]

@@ -29,9 +29,14 @@ const NOT_PASSED_ON: [HeaderName; 9] = [
     header::HOST,
 ];
 
-/// The WebSocket's own headers, which both ends must see as the other sent them.
-const WEBSOCKET_HEADERS: [HeaderName; 3] =
-    [header::SEC_WEBSOCKET_KEY, header::SEC_WEBSOCKET_PROTOCOL, header::SEC_WEBSOCKET_VERSION];
+/// What both ends of an upgraded stream must see as the other sent it: WebSocket's own headers and SPDY's.
+const STREAM_HEADERS: [HeaderName; 5] = [
+    header::SEC_WEBSOCKET_KEY,
+    header::SEC_WEBSOCKET_PROTOCOL,
+    header::SEC_WEBSOCKET_VERSION,
+    header::SEC_WEBSOCKET_ACCEPT,
+    HeaderName::from_static("x-stream-protocol-version"),
+];
 
 fn unreachable(error: &hyper::Error) -> Status {
     Status::internal(&format!("error trying to reach backend: {error}"))
@@ -72,14 +77,14 @@ pub(super) async fn http(
     path: &str,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
-    if request.headers().contains_key(header::UPGRADE) {
-        return Err(super::not_implemented("upgrades through a proxy are not supported by this server yet"));
-    }
-    let (parts, body) = request.into_parts();
-    let path = match parts.uri.query() {
+    let path = match request.uri().query() {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     };
+    if request.headers().contains_key(header::UPGRADE) {
+        return upgrade(server, target, &path, request, Along::All).await;
+    }
+    let (parts, body) = request.into_parts();
     let mut onward = Request::builder()
         .method(parts.method)
         .uri(path)
@@ -89,11 +94,16 @@ pub(super) async fn http(
     onward.headers_mut().insert(header::HOST, host(target)?);
     let mut sender = connect(server, target).await?;
     let answer = sender.send_request(onward).await.map_err(|error| unreachable(&error))?;
+    Ok(passed_back(server, answer))
+}
+
+/// A backend's answer as it is.
+fn passed_back(server: &Arc<Server>, answer: Response<Incoming>) -> Response<Body> {
     let (parts, body) = answer.into_parts();
     let mut response = Response::new(until_shutdown(server, body));
     *response.status_mut() = parts.status;
     *response.headers_mut() = passed_on(&parts.headers);
-    Ok(response)
+    response
 }
 
 fn passed_on(headers: &HeaderMap) -> HeaderMap {
@@ -104,33 +114,40 @@ fn passed_on(headers: &HeaderMap) -> HeaderMap {
         .collect()
 }
 
-/// Opens a WebSocket to the backend with what the client offered; if the backend agrees, so do we, and then
-/// bytes go both ways until either end closes.
-pub(super) async fn websocket(
+/// Which headers go along with an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Along {
+    /// Only what the stream itself is about: to a kubelet, which has no use for a client's others.
+    Streams,
+    /// All that a proxy passes on.
+    All,
+}
+
+/// Asks the backend for the upgrade that the client asks for; if the backend agrees, so do we, and then bytes go
+/// both ways until either end closes.
+pub(super) async fn upgrade(
     server: &Arc<Server>,
     target: &Target,
     path: &str,
     request: Request<Body>,
+    along: Along,
 ) -> Result<Response<Body>, Status> {
-    let (mut parts, _) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let Some(client) = parts.extensions.remove::<OnUpgrade>() else {
         return Err(Status::bad_request("this connection cannot be upgraded: use HTTP/1.1 over TLS"));
     };
-    let onward = upgrade_request(target, path, &parts)?;
+    let onward = upgrade_request(target, path, &parts, body, along)?;
     let mut sender = connect(server, target).await?;
     let mut answer = sender.send_request(onward).await.map_err(|error| unreachable(&error))?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
+        if along == Along::All {
+            return Ok(passed_back(server, answer));
+        }
         return Err(refusal(answer, "").await);
     }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    for name in
-        [header::CONNECTION, header::UPGRADE, header::SEC_WEBSOCKET_ACCEPT, header::SEC_WEBSOCKET_PROTOCOL]
-    {
-        if let Some(value) = answer.headers().get(&name) {
-            response.headers_mut().insert(name, value.clone());
-        }
-    }
+    *response.headers_mut() = upgrade_headers(answer.headers(), along);
     let backend = hyper::upgrade::on(&mut answer);
     let shutdown = server.shutdown.clone();
     server.tasks.spawn(async move {
@@ -146,19 +163,38 @@ pub(super) async fn websocket(
     Ok(response)
 }
 
-fn upgrade_request(target: &Target, path: &str, parts: &Parts) -> Result<Request<Body>, Status> {
-    let mut onward = Request::builder()
-        .uri(path)
-        .header(header::HOST, host(target)?)
-        .header(header::CONNECTION, "Upgrade")
-        .header(header::UPGRADE, "websocket")
-        .body(Body::empty())
-        .map_err(|error| Status::bad_request(error.to_string()))?;
-    for name in WEBSOCKET_HEADERS {
-        for value in parts.headers.get_all(&name) {
-            onward.headers_mut().append(name.clone(), value.clone());
+/// The headers of an upgrade, of either direction.
+fn upgrade_headers(headers: &HeaderMap, along: Along) -> HeaderMap {
+    let mut passed = match along {
+        Along::All => passed_on(headers),
+        Along::Streams => HeaderMap::new(),
+    };
+    let own = if along == Along::Streams { &STREAM_HEADERS[..] } else { &[] };
+    for name in own.iter().chain(&[header::UPGRADE]) {
+        for value in headers.get_all(name) {
+            passed.append(name.clone(), value.clone());
         }
     }
+    passed.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    passed
+}
+
+fn upgrade_request(
+    target: &Target,
+    path: &str,
+    parts: &Parts,
+    body: Body,
+    along: Along,
+) -> Result<Request<Body>, Status> {
+    // SPDY is asked for with POST, which has a body, though an empty one.
+    let body = if along == Along::All { body } else { Body::empty() };
+    let mut onward = Request::builder()
+        .method(parts.method.clone())
+        .uri(path)
+        .body(body)
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    *onward.headers_mut() = upgrade_headers(&parts.headers, along);
+    onward.headers_mut().insert(header::HOST, host(target)?);
     Ok(onward)
 }
 
@@ -206,5 +242,25 @@ mod tests {
         headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain"));
         let passed: Vec<_> = passed_on(&headers).keys().cloned().collect();
         assert_eq!(passed, [header::ACCEPT]);
+    }
+
+    #[test]
+    fn an_upgrade_carries_what_its_protocol_needs() {
+        let mut headers = HeaderMap::new();
+        headers.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer secret"));
+        headers.insert(header::COOKIE, HeaderValue::from_static("a=b"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("SPDY/3.1"));
+        let protocol = HeaderName::from_static("x-stream-protocol-version");
+        headers.append(&protocol, HeaderValue::from_static("v4.channel.k8s.io"));
+        headers.append(&protocol, HeaderValue::from_static("v3.channel.k8s.io"));
+        let passed = upgrade_headers(&headers, Along::Streams);
+        assert_eq!(passed.get_all(&protocol).iter().count(), 2);
+        assert_eq!(
+            (&passed[header::UPGRADE], &passed[header::CONNECTION]),
+            (&"SPDY/3.1".parse().unwrap(), &"Upgrade".parse().unwrap())
+        );
+        assert_eq!(passed.keys_len(), 3);
+        let passed = upgrade_headers(&headers, Along::All);
+        assert!(passed.contains_key(header::COOKIE) && !passed.contains_key(header::AUTHORIZATION));
     }
 }

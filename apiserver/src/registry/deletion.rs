@@ -42,17 +42,30 @@ pub enum Decision {
 pub fn check_preconditions(call: &Call<'_>, options: &DeleteParams, current: &Value) -> Result<(), Status> {
     let present = metadata::text(current, "uid");
     if let Some(asked) = options.preconditions.uid.as_deref().filter(|asked| *asked != present) {
-        return Err(call.conflict(&format!(
-            "Precondition failed: UID in precondition: {asked}, UID in object meta: {present}"
-        )));
+        return Err(conflict(
+            call,
+            &format!(
+                "the UID in the precondition ({asked}) does not match the UID in record ({present}). \
+             The object might have been deleted and then recreated"
+            ),
+        ));
     }
     let present = metadata::text(current, "resourceVersion");
     if let Some(asked) = options.preconditions.resource_version.as_deref().filter(|asked| *asked != present) {
-        return Err(call.conflict(&format!(
-            "Precondition failed: ResourceVersion in precondition: {asked}, ResourceVersion in object meta: {present}"
-        )));
+        return Err(conflict(
+            call,
+            &format!(
+                "the ResourceVersion in the precondition ({asked}) does not match the ResourceVersion in record \
+             ({present}). The object might have been modified"
+            ),
+        ));
     }
     Ok(())
+}
+
+/// 409; upstream's `BeforeDelete` names the kind where others name the resource.
+fn conflict(call: &Call<'_>, detail: &str) -> Status {
+    Status::conflict(&call.resource.group, &call.resource.kind, call.name, detail)
 }
 
 /// Decides on the deletion of `current`.

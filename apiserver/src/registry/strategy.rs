@@ -4,8 +4,9 @@
 //! sets, and which function prepares its objects (upstream: `pkg/registry/*/*/strategy.go`).
 
 use api_objects::{Resource, Value};
+use jiff::Timestamp;
 
-use super::kinds::{job, namespace, persistent_volume, pod, secret, service};
+use super::kinds::{certificate_request, job, namespace, persistent_volume, pod, secret, service};
 
 /// The policy of one kind.
 #[derive(Debug, Clone, Copy)]
@@ -28,14 +29,14 @@ pub struct Strategy {
     pub prepare_for_create: fn(&mut Value),
     /// Puts back what an update cannot change; takes the new and the old object.
     pub prepare_for_update: fn(&mut Value, &Value),
-    /// Puts back what an update of a subresource (other than status) cannot change; takes its name, the new and the
-    /// old object.
-    pub shape_subresource: fn(&str, &mut Value, &Value),
+    /// The same for a write through a subresource that shows the object itself; takes the subresource, the new
+    /// and the old object, and the time.
+    pub prepare_for_subresource: fn(&str, &mut Value, &Value, Timestamp),
 }
 
 const fn nothing(_: &mut Value) {}
 const fn nothing_on_update(_: &mut Value, _: &Value) {}
-const fn nothing_on_subresource(_: &str, _: &mut Value, _: &Value) {}
+const fn nothing_on_subresource(_: &str, _: &mut Value, _: &Value, _: Timestamp) {}
 
 const PLAIN: Strategy = Strategy {
     counts_generation: false,
@@ -47,7 +48,7 @@ const PLAIN: Strategy = Strategy {
     normalize: nothing,
     prepare_for_create: nothing,
     prepare_for_update: nothing_on_update,
-    shape_subresource: nothing_on_subresource,
+    prepare_for_subresource: nothing_on_subresource,
 };
 
 const COUNTED: Strategy = Strategy { counts_generation: true, ..PLAIN };
@@ -64,7 +65,7 @@ const STRATEGIES: &[(&str, &str, Strategy)] = &[
             counts_generation: true,
             returns_deleted: true,
             prepare_for_create: pod::prepare_for_create,
-            shape_subresource: pod::shape_subresource,
+            prepare_for_subresource: pod::prepare_for_subresource,
             ..PLAIN
         },
     ),
@@ -123,6 +124,15 @@ const STRATEGIES: &[(&str, &str, Strategy)] = &[
         },
     ),
     ("batch", "cronjobs", COUNTED),
+    (
+        "certificates.k8s.io",
+        "certificatesigningrequests",
+        Strategy {
+            prepare_for_update: certificate_request::prepare_for_update,
+            prepare_for_subresource: certificate_request::prepare_for_subresource,
+            ..PLAIN
+        },
+    ),
     ("networking.k8s.io", "ingresses", COUNTED),
     ("networking.k8s.io", "ingressclasses", COUNTED),
     ("networking.k8s.io", "networkpolicies", COUNTED),

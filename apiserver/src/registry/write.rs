@@ -232,6 +232,7 @@ async fn update_prepared(
         "status" => validation::validate_status_update(resource, &new, old),
         // A binding is the one change of a pod's node; it has its own checks.
         "binding" => Vec::new(),
+        "approval" => validation::validate_approval_update(&new, old),
         subresource => validation::validate_update(resource, subresource, &new, old),
     };
     reject_invalid(call, &errors)?;
@@ -316,7 +317,10 @@ fn shape_for_subresource(call: &Call<'_>, new: &mut Value, old: &Value) {
                 .collect();
             members.iter().for_each(|member| copy_member(new, old, member));
         }
-        subresource => (strategy::of(call.resource).shape_subresource)(subresource, new, old),
+        _ => {}
+    }
+    if !call.subresource.is_empty() {
+        (strategy::of(call.resource).prepare_for_subresource)(call.subresource, new, old, call.now);
     }
 }
 

@@ -188,3 +188,69 @@ async fn impersonation_is_refused_rather_than_ignored() {
     assert_eq!(front.open(&admin, request).await.status(), 501);
     front.stop().await;
 }
+
+#[tokio::test]
+async fn a_role_in_a_namespace_opens_nothing_beyond_it() {
+    let tokens = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(tokens.path(), "t1,bob,1\nt2,eve,2\n").unwrap();
+    let path = tokens.path().to_owned();
+    let front = Front::start_with(|config| config.token_auth_file = Some(path)).await;
+    let (admin, bob, eve) = (front.admin(), Identity::token("t1"), Identity::token("t2"));
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let mine = "/api/v1/namespaces/default";
+    for (user, rules) in [
+        ("bob", json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}])),
+        (
+            "eve",
+            json!([{"verbs": ["list", "watch", "deletecollection"], "apiGroups": [""],
+                "resources": ["secrets"], "resourceNames": ["hers"]}]),
+        ),
+    ] {
+        let role = json!({"metadata": {"name": user}, "rules": rules});
+        front.post(&admin, &format!("{rbac}/namespaces/default/roles"), &role).await.expect(201);
+        let binding = json!({"metadata": {"name": user},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": user},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": user}]});
+        front.post(&admin, &format!("{rbac}/namespaces/default/rolebindings"), &binding).await.expect(201);
+    }
+    front.get_until(&bob, &format!("{mine}/secrets"), 200).await;
+
+    // What belongs to the whole cluster is not in a namespace, whatever the path says.
+    let crown = json!({"metadata": {"name": "crown"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob"}]});
+    front.post(&bob, &format!("{rbac}/namespaces/default/clusterrolebindings"), &crown).await.refused(404);
+    for target in ["nodes", "nodes/n", "namespaces", "namespaces/kube-system", "persistentvolumes"] {
+        front.get(&bob, &format!("{mine}/{target}")).await.refused(404);
+    }
+    for target in ["/api/v1/secrets", "/api/v1/namespaces//secrets", "/api/v1/namespaces/kube-system/secrets"]
+    {
+        front.get(&bob, target).await.refused(403);
+    }
+
+    // A role for one name opens that one: selectors that only look like it, and the old form of a watch.
+    for name in ["hers", "others"] {
+        front
+            .post(&admin, &format!("{mine}/secrets"), &json!({"metadata": {"name": name}}))
+            .await
+            .expect(201);
+    }
+    let listed =
+        front.get_until(&eve, &format!("{mine}/secrets?fieldSelector=metadata.name%3Dhers"), 200).await;
+    assert_eq!(listed.json()["items"].as_array().unwrap().len(), 1);
+    for query in [
+        "",
+        "?fieldSelector=metadata.name!%3Da%5C,metadata.name%3Dhers",
+        "?fieldSelector=&fieldSelector=metadata.name%3Dhers",
+        "?%66ieldSelector=&fieldSelector=metadata.name%3Dhers",
+    ] {
+        front.get(&eve, &format!("{mine}/secrets{query}")).await.refused(403);
+    }
+    let all = format!("{mine}/secrets?fieldSelector=metadata.name%3Dhers");
+    front.request(&eve, Method::DELETE, &all, None).await.refused(403);
+    let watch = |name: &str| format!("/api/v1/watch/namespaces/default/secrets/{name}?timeoutSeconds=1");
+    let seen = front.get(&eve, &watch("hers")).await;
+    assert!(seen.text().contains("\"hers\"") && !seen.text().contains("\"others\""), "{}", seen.text());
+    front.get(&eve, &watch("others")).await.refused(403);
+    front.stop().await;
+}

@@ -159,16 +159,12 @@ async fn exec_refused(front: &Front, identity: &Identity, upgrade: Option<&str>,
 }
 
 #[tokio::test]
-async fn exec_is_refused_without_an_upgrade_over_spdy_and_without_the_right_to_create() {
+async fn exec_is_refused_without_an_upgrade_and_without_the_right_to_create() {
     let front = Front::start().await;
     pod_on_a_node(&front).await;
     let admin = front.admin();
     assert_eq!(exec_refused(&front, &admin, None, 400).await, "Upgrade request required");
-    assert!(
-        exec_refused(&front, &admin, Some("SPDY/3.1"), 501)
-            .await
-            .starts_with("SPDY streams are not supported")
-    );
+    assert_eq!(exec_refused(&front, &admin, Some("h2c"), 400).await, "Upgrade request required");
 
     let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
         "metadata": {"name": "getter"},

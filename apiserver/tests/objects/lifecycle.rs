@@ -19,7 +19,7 @@ async fn a_deletion_answers_with_a_status() {
     assert_eq!(
         other["message"],
         format!(
-            "Operation cannot be fulfilled on configmaps \"a\": Precondition failed: UID in precondition: x, UID in object meta: {uid}"
+            "Operation cannot be fulfilled on ConfigMap \"a\": the UID in the precondition (x) does not match the UID in record ({uid}). The object might have been deleted and then recreated"
         )
     );
     let gone = cluster.delete(&path).await.expect(200);

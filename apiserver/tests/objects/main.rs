@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, unreachable_pub, missing_docs)] // a test fails by panicking, and nobody uses it
 
 mod admission;
+mod certificates;
 mod discovery;
 mod golden;
 mod harness;

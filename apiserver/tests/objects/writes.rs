@@ -63,8 +63,48 @@ async fn bodies_must_fit_the_path() {
     let answer = cluster.post(CONFIG_MAPS, &other).await.expect(400);
     assert_eq!(
         answer["message"],
-        "the API version in the data (apps/v1) does not match the expected API version (v1)"
+        "Deployment in version \"v1\" cannot be handled as a ConfigMap: \
+         converting (v1.Deployment) to (core.ConfigMap): unknown conversion"
     );
+    let autoscalers = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    for (path, body, expected) in [
+        (
+            autoscalers,
+            r#"{"apiVersion":"autoscaling/v1","kind":"HorizontalPodAutoscaler"}"#,
+            "the API version in the data (autoscaling/v1) does not match the expected API version (autoscaling/v2)",
+        ),
+        (
+            CONFIG_MAPS,
+            r#"{"apiVersion":"v1","kind":"Nope"}"#,
+            "Nope in version \"v1\" cannot be handled as a ConfigMap: no kind \"Nope\" is registered for \
+             version \"v1\" in scheme \"pkg/runtime/scheme.go:111\"",
+        ),
+        (
+            CONFIG_MAPS,
+            r#"{"data":{"a":1,"b":[]},"immutable":"x"}"#,
+            "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: json: cannot unmarshal number \
+             into Go struct field ConfigMap.data of type string",
+        ),
+        (
+            CONFIG_MAPS,
+            r#"{"a" 1}"#,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; \
+             json parse error: invalid character '1' after object key ({\"a\" 1})",
+        ),
+        (
+            CONFIG_MAPS,
+            r#"{"kind":5}"#,
+            "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; \
+             json parse error: json: cannot unmarshal number into Go struct field .kind of type string \
+             ({\"kind\":5})",
+        ),
+    ] {
+        let answer = cluster.send(Method::POST, path, &[], body.as_bytes().to_vec()).await.expect(400);
+        assert_eq!(answer["message"], expected);
+    }
+    // Nested deeper than anything is, and than any stack.
+    let deep = cluster.send(Method::POST, CONFIG_MAPS, &[], b"[".repeat(1_000_000)).await.expect(400);
+    assert!(deep["message"].as_str().unwrap().contains("exceeded max depth"), "{deep}");
     let cbor = [("content-type", "application/cbor")];
     assert_eq!(
         cluster.send(Method::POST, CONFIG_MAPS, &cbor, vec![1]).await.expect(415)["reason"],
@@ -272,7 +312,10 @@ async fn a_future_resource_version_is_waited_for_and_refused() {
     assert_eq!(answer["reason"], "Timeout");
     assert_eq!(answer["details"]["causes"][0]["reason"], "ResourceVersionTooLarge");
     assert!(
-        answer["message"].as_str().unwrap().starts_with("Too large resource version: 999999, current: "),
+        answer["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("Timeout: Too large resource version: 999999, current: "),
         "{answer}"
     );
     cluster.stop().await;

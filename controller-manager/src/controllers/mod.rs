@@ -3,6 +3,7 @@
 //! A controller takes a key, reads caches, decides (a pure function) and acts through the client. It never
 //! learns what changed, and controllers never import one another: they meet through objects.
 
+pub mod certificates;
 pub mod ephemeral_volume;
 pub mod garbage_collector;
 pub mod hostpath_provisioner;
@@ -15,6 +16,7 @@ pub mod replica_set;
 pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
+pub mod token_cleaner;
 pub mod volume_protection;
 
 use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};

@@ -17,9 +17,6 @@ use tokio::time::Instant;
 
 use super::{Action, Context, Reconciler, feed, resource, spawn_workers, typed};
 
-/// Silence after which a node counts as unreachable (upstream's `--node-monitor-grace-period`).
-pub const GRACE_PERIOD: Duration = Duration::from_secs(50);
-
 /// The conditions that a silent node loses, as upstream's `nodeConditionTypes`.
 const WATCHED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
@@ -173,10 +170,12 @@ pub struct NodeLifecycleController {
     pods: Informer<PodView>,
     /// The last sign of life of each node and when it was seen, by our own clock: clocks of nodes may differ.
     signs: Mutex<HashMap<Key, (String, Instant)>>,
+    /// Silence after which a node counts as unreachable (upstream's `--node-monitor-grace-period`).
+    grace_period: Duration,
 }
 
 /// Starts the controller.
-pub fn start(context: &Context) {
+pub fn start(context: &Context, grace_period: Duration) {
     let nodes_resource = resource("", "v1", "nodes");
     let pods_resource = resource("", "v1", "pods");
     let nodes = context.informers.watch(&nodes_resource, &Scope::default(), NodeView::project);
@@ -199,6 +198,7 @@ pub fn start(context: &Context) {
         leases: leases.clone(),
         pods: pods.clone(),
         signs: Mutex::default(),
+        grace_period,
     });
     let queue = Arc::new(WorkQueue::new());
     let (context, tasks) = (context.clone(), context.tasks.clone());
@@ -224,7 +224,7 @@ impl Reconciler for NodeLifecycleController {
             return Ok(Action::AwaitChange);
         };
         let silent_for = self.silence(key, &node);
-        if silent_for >= GRACE_PERIOD && node.condition("Ready") != Some("Unknown") {
+        if silent_for >= self.grace_period && node.condition("Ready") != Some("Unknown") {
             self.mark_unknown(key, &node).await?;
             return Ok(Action::AwaitChange);
         }
@@ -239,7 +239,7 @@ impl Reconciler for NodeLifecycleController {
         if node.condition("Ready") == Some("Unknown") {
             self.mark_pods_not_ready(key).await?;
         }
-        Ok(Action::RequeueAfter(GRACE_PERIOD.saturating_sub(silent_for).max(Duration::from_secs(1))))
+        Ok(Action::RequeueAfter(self.grace_period.saturating_sub(silent_for).max(Duration::from_secs(1))))
     }
 }
 

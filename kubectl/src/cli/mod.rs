@@ -1,14 +1,17 @@
 //! The command line, as types: nothing here does anything.
 
 mod cluster;
+mod create;
 mod objects;
 mod pods;
+pub(crate) mod refusal;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
 pub use cluster::*;
+pub use create::*;
 pub use objects::*;
 pub use pods::*;
 
@@ -44,9 +47,9 @@ pub struct GlobalArgs {
     /// The name of the kubeconfig cluster to use
     #[arg(long, global = true)]
     pub cluster: Option<String>,
-    /// The name of the kubeconfig user to use
+    /// The name of the kubeconfig user to use (below 'create rolebinding': a subject; may be repeated)
     #[arg(long, global = true)]
-    pub user: Option<String>,
+    pub user: Vec<String>,
     /// The namespace to work in
     #[arg(long, short = 'n', global = true)]
     pub namespace: Option<String>,
@@ -68,6 +71,9 @@ pub struct GlobalArgs {
     /// Path to the client certificate's key
     #[arg(long, global = true, value_name = "FILE")]
     pub client_key: Option<PathBuf>,
+    /// How long one request may take: 5s, 2m, or a number of seconds; 0 for as long as it takes
+    #[arg(long, global = true, value_name = "TIME")]
+    pub request_timeout: Option<String>,
     /// Act as this user
     #[arg(long = "as", global = true, value_name = "USER")]
     pub impersonate: Option<String>,
@@ -96,6 +102,10 @@ pub enum Command {
     Exec(ExecArgs),
     /// Attach to a running container
     Attach(AttachArgs),
+    /// Forward local ports to a pod
+    PortForward(PortForwardArgs),
+    /// Copy files to and from containers
+    Cp(CpArgs),
     /// Run an image in a pod
     Run(RunArgs),
     /// Set a new size for a ReplicaSet, Deployment or StatefulSet
@@ -246,6 +256,8 @@ mod tests {
             "kubectl cfg sched=random",
             "kubectl reset --yes",
             "kubectl create configmap a --from-literal=k=v --dry-run=client -o yaml",
+            "kubectl create rolebinding a --role=r --user=u --user=v",
+            "kubectl create service clusterip a --tcp=80:8080",
             "kubectl create deployment a --image=nginx --replicas=2",
             "kubectl completion bash",
             "kubectl version --client -o json",

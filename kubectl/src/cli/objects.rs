@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{DryRunArgs, FileArgs, OutputArgs, SelectArgs};
+use super::{
+    BudgetArgs, CronJobArgs, DryRunArgs, FileArgs, JobArgs, OutputArgs, PriorityClassArgs, QuotaArgs,
+    RegistrySecretArgs, SelectArgs, ServiceKind, TlsSecretArgs,
+};
 
 /// `kubectl apply`
 #[derive(Debug, Args)]
@@ -68,6 +71,13 @@ pub struct CreateArgs {
     pub kind: Option<CreateKind>,
 }
 
+impl CreateArgs {
+    /// Whether a RoleBinding or ClusterRoleBinding is to be made.
+    pub(crate) fn is_binding(&self) -> bool {
+        matches!(self.kind, Some(CreateKind::RoleBinding { .. } | CreateKind::ClusterRoleBinding { .. }))
+    }
+}
+
 /// What the commands below `create` share.
 #[derive(Debug, Clone, Args)]
 pub struct CreateCommon {
@@ -114,6 +124,27 @@ pub enum CreateKind {
         #[command(flatten)]
         data: DataArgs,
     },
+    /// Create a Service: kubectl create service clusterip NAME …
+    #[command(visible_alias = "svc")]
+    Service {
+        /// Which type.
+        #[command(subcommand)]
+        kind: ServiceKind,
+    },
+    /// Create a Job from an image or a CronJob
+    Job(JobArgs),
+    /// Create a CronJob
+    #[command(name = "cronjob", visible_alias = "cj")]
+    CronJob(CronJobArgs),
+    /// Create a ResourceQuota
+    #[command(visible_alias = "resourcequota")]
+    Quota(QuotaArgs),
+    /// Create a PodDisruptionBudget
+    #[command(name = "poddisruptionbudget", visible_alias = "pdb")]
+    PodDisruptionBudget(BudgetArgs),
+    /// Create a PriorityClass
+    #[command(name = "priorityclass", visible_alias = "pc")]
+    PriorityClass(PriorityClassArgs),
     /// Create a Secret: kubectl create secret generic NAME …
     Secret {
         /// Which type.
@@ -194,6 +225,11 @@ pub enum CreateKind {
 /// Types of Secrets.
 #[derive(Debug, Subcommand)]
 pub enum SecretKind {
+    /// Create a Secret with the login for a registry
+    #[command(name = "docker-registry")]
+    DockerRegistry(RegistrySecretArgs),
+    /// Create a Secret with a certificate and its key
+    Tls(TlsSecretArgs),
     /// Create a Secret from files and literals
     Generic {
         /// Name and flags of all.
@@ -231,9 +267,6 @@ pub struct BindingArgs {
     /// The Role to bind
     #[arg(long, conflicts_with = "clusterrole")]
     pub role: Option<String>,
-    /// A user
-    #[arg(long = "user-name", visible_alias = "to-user")]
-    pub users: Vec<String>,
     /// A group
     #[arg(long = "group")]
     pub groups: Vec<String>,

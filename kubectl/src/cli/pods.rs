@@ -10,7 +10,6 @@ pub struct LogsArgs {
     /// POD or TYPE/NAME
     pub pod: Option<String>,
     /// CONTAINER
-    #[arg(conflicts_with = "container_flag")]
     pub container: Option<String>,
     /// Which container
     #[arg(long = "container", short = 'c', id = "container_flag")]
@@ -18,6 +17,9 @@ pub struct LogsArgs {
     /// All containers of the pods
     #[arg(long)]
     pub all_containers: bool,
+    /// All pods of TYPE/NAME, each line with its pod and container
+    #[arg(long)]
+    pub all_pods: bool,
     /// Go on as the container writes
     #[arg(long, short = 'f')]
     pub follow: bool,
@@ -28,7 +30,7 @@ pub struct LogsArgs {
     #[arg(long, allow_negative_numbers = true)]
     pub tail: Option<i64>,
     /// Only the last so long: 5s, 2m, 3h
-    #[arg(long, conflicts_with = "since_time")]
+    #[arg(long)]
     pub since: Option<String>,
     /// Only from then on (RFC 3339)
     #[arg(long)]
@@ -37,7 +39,7 @@ pub struct LogsArgs {
     #[arg(long)]
     pub timestamps: bool,
     /// At most so many bytes
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub limit_bytes: Option<i64>,
     /// Begin each line with its pod and container
     #[arg(long)]
@@ -51,6 +53,9 @@ pub struct LogsArgs {
     /// Go on when one of the logs fails
     #[arg(long)]
     pub ignore_errors: bool,
+    /// How long to wait for a followed container to start
+    #[arg(long, default_value = "20s")]
+    pub pod_running_timeout: String,
 }
 
 /// `kubectl exec`
@@ -92,6 +97,34 @@ pub struct AttachArgs {
     /// Only print output of the command
     #[arg(long, short = 'q')]
     pub quiet: bool,
+}
+
+/// `kubectl port-forward`
+#[derive(Debug, Args)]
+pub struct PortForwardArgs {
+    /// POD or TYPE/NAME
+    pub target: String,
+    /// [LOCAL_PORT:]REMOTE_PORT; without a number before the colon, any free port
+    #[arg(required = true, value_name = "PORTS")]
+    pub ports: Vec<String>,
+    /// Addresses to listen on: IPs or localhost
+    #[arg(long, value_delimiter = ',', default_value = "localhost")]
+    pub address: Vec<String>,
+}
+
+/// `kubectl cp`
+#[derive(Debug, Args)]
+pub struct CpArgs {
+    /// FILE, POD:FILE or NAMESPACE/POD:FILE
+    pub source: String,
+    /// FILE, POD:FILE or NAMESPACE/POD:FILE
+    pub destination: String,
+    /// Which container
+    #[arg(long, short = 'c')]
+    pub container: Option<String>,
+    /// Do not keep permissions and owner in the container
+    #[arg(long)]
+    pub no_preserve: bool,
 }
 
 /// `kubectl run`

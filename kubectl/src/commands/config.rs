@@ -148,8 +148,9 @@ pub(crate) fn run(args: &ConfigArgs, global: &GlobalArgs) -> Result<(), Error> {
                 _ => return Err(Error::message("you must specify a non-empty context name or --current")),
             };
             let (existed, context) = file.entry("contexts", "context", &name);
+            let user = global.user.last().cloned();
             for (field, value) in
-                [("cluster", &global.cluster), ("user", &global.user), ("namespace", &global.namespace)]
+                [("cluster", &global.cluster), ("user", &user), ("namespace", &global.namespace)]
             {
                 if let Some(value) = value {
                     context[field] = json!(value);

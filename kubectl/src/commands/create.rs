@@ -18,19 +18,30 @@ use crate::printers::Printer;
 use crate::session::Session;
 
 use super::apply::{field_validation, place, with_last_applied};
+use super::create_kinds;
 
 /// Carries out the command.
-pub(crate) async fn run(args: &CreateArgs, session: &Session) -> Result<(), Error> {
+pub(crate) async fn run(args: &CreateArgs, users: &[String], session: &Session) -> Result<(), Error> {
     let Some(kind) = &args.kind else {
         return from_files(args, session).await;
     };
     let (common, object) = match kind {
         CreateKind::Namespace(common) => (common, json!({"apiVersion": "v1", "kind": "Namespace"})),
         CreateKind::ServiceAccount(common) => (common, json!({"apiVersion": "v1", "kind": "ServiceAccount"})),
-        CreateKind::ConfigMap { common, data } => (common, config_map(data)?),
+        CreateKind::ConfigMap { common, data } => (common, config_map(data, &common.name)?),
         CreateKind::Secret { kind: SecretKind::Generic { common, data, secret_type } } => {
-            (common, secret(data, secret_type.as_deref())?)
+            (common, secret(data, &common.name, secret_type.as_deref())?)
         }
+        CreateKind::Secret { kind: SecretKind::DockerRegistry(args) } => {
+            (&args.common, create_kinds::registry_secret(args))
+        }
+        CreateKind::Secret { kind: SecretKind::Tls(args) } => (&args.common, create_kinds::tls_secret(args)?),
+        CreateKind::Service { kind } => create_kinds::service(kind)?,
+        CreateKind::Job(args) => (&args.common, create_kinds::job(args, session).await?),
+        CreateKind::CronJob(args) => (&args.common, create_kinds::cron_job(args)),
+        CreateKind::Quota(args) => (&args.common, create_kinds::quota(args)?),
+        CreateKind::PodDisruptionBudget(args) => (&args.common, create_kinds::budget(args)?),
+        CreateKind::PriorityClass(args) => (&args.common, create_kinds::priority_class(args)),
         CreateKind::Deployment { common, image, replicas, port, command } => {
             (common, deployment(&common.name, image, *replicas, *port, command)?)
         }
@@ -39,9 +50,9 @@ pub(crate) async fn run(args: &CreateArgs, session: &Session) -> Result<(), Erro
         }
         CreateKind::Role { common, rule } => (common, role("Role", rule, session).await?),
         CreateKind::ClusterRole { common, rule } => (common, role("ClusterRole", rule, session).await?),
-        CreateKind::RoleBinding { common, binding } => (common, role_binding("RoleBinding", binding)?),
+        CreateKind::RoleBinding { common, binding } => (common, role_binding("RoleBinding", binding, users)?),
         CreateKind::ClusterRoleBinding { common, binding } => {
-            (common, role_binding("ClusterRoleBinding", binding)?)
+            (common, role_binding("ClusterRoleBinding", binding, users)?)
         }
     };
     one(common, object, session).await
@@ -49,7 +60,7 @@ pub(crate) async fn run(args: &CreateArgs, session: &Session) -> Result<(), Erro
 
 async fn from_files(args: &CreateArgs, session: &Session) -> Result<(), Error> {
     if args.files.filenames.is_empty() {
-        return Err(Error::message("must specify one of -f and -k, or a kind: see 'kubectl create --help'"));
+        return Err(Error::message("must specify one of -f and -k"));
     }
     let printer = Printer::new(&args.output)?;
     let mut errors = Vec::new();
@@ -118,7 +129,7 @@ async fn one(common: &CreateCommon, mut object: Value, session: &Session) -> Res
 }
 
 /// The entries that `--from-…` flags name, as bytes.
-fn entries(data: &DataArgs) -> Result<BTreeMap<String, Vec<u8>>, Error> {
+fn entries(data: &DataArgs, kind: &str, name: &str) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     let mut entries = BTreeMap::new();
     let mut put = |key: &str, value: Vec<u8>| {
         let errors = names::config_map_key(key);
@@ -127,14 +138,19 @@ fn entries(data: &DataArgs) -> Result<BTreeMap<String, Vec<u8>>, Error> {
         }
         if entries.insert(key.to_owned(), value).is_some() {
             return Err(Error::message(format!(
-                "cannot add key {key:?}, another key by that name already exists"
+                "cannot add key {key:?}, another key by that name already exists in Data for {kind} {name:?}"
             )));
         }
         Ok(())
     };
     let read = |path: &Path| {
-        std::fs::read(path)
-            .map_err(|error| Error::message(format!("error reading {}: {error}", path.display())))
+        std::fs::read(path).map_err(|error| {
+            Error::message(format!(
+                "error reading {}: {}",
+                path.display(),
+                crate::error::file_problem(&error)
+            ))
+        })
     };
     for literal in &data.from_literal {
         let (key, value) = literal
@@ -173,9 +189,9 @@ fn entries(data: &DataArgs) -> Result<BTreeMap<String, Vec<u8>>, Error> {
     Ok(entries)
 }
 
-fn config_map(data: &DataArgs) -> Result<Value, Error> {
+fn config_map(data: &DataArgs, name: &str) -> Result<Value, Error> {
     let (mut texts, mut binaries) = (Map::new(), Map::new());
-    for (key, bytes) in entries(data)? {
+    for (key, bytes) in entries(data, "ConfigMap", name)? {
         match String::from_utf8(bytes) {
             Ok(text) => texts.insert(key, json!(text)),
             Err(error) => binaries.insert(key, json!(STANDARD.encode(error.as_bytes()))),
@@ -191,9 +207,11 @@ fn config_map(data: &DataArgs) -> Result<Value, Error> {
     Ok(object)
 }
 
-fn secret(data: &DataArgs, secret_type: Option<&str>) -> Result<Value, Error> {
-    let encoded: Map<String, Value> =
-        entries(data)?.into_iter().map(|(key, bytes)| (key, json!(STANDARD.encode(bytes)))).collect();
+fn secret(data: &DataArgs, name: &str, secret_type: Option<&str>) -> Result<Value, Error> {
+    let encoded: Map<String, Value> = entries(data, "Secret", name)?
+        .into_iter()
+        .map(|(key, bytes)| (key, json!(STANDARD.encode(bytes))))
+        .collect();
     let mut object = json!({"apiVersion": "v1", "kind": "Secret"});
     if !encoded.is_empty() {
         object["data"] = Value::Object(encoded);
@@ -288,7 +306,7 @@ async fn role(kind: &str, rule: &RuleArgs, session: &Session) -> Result<Value, E
     Ok(json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": kind, "rules": rules}))
 }
 
-fn role_binding(kind: &str, binding: &BindingArgs) -> Result<Value, Error> {
+fn role_binding(kind: &str, binding: &BindingArgs, users: &[String]) -> Result<Value, Error> {
     let (role_kind, role) = match (&binding.clusterrole, &binding.role) {
         (Some(role), None) => ("ClusterRole", role),
         (None, Some(role)) if kind == "RoleBinding" => ("Role", role),
@@ -296,7 +314,7 @@ fn role_binding(kind: &str, binding: &BindingArgs) -> Result<Value, Error> {
     };
     let group = "rbac.authorization.k8s.io";
     let mut subjects = Vec::new();
-    for name in &binding.users {
+    for name in users {
         subjects.push(json!({"kind": "User", "apiGroup": group, "name": name}));
     }
     for name in &binding.groups {
@@ -328,13 +346,13 @@ mod tests {
             from_file: vec![path("text").to_string_lossy().into(), format!("b={}", path("binary").display())],
             from_env_file: vec![path("env")],
         };
-        let object = config_map(&data).unwrap();
+        let object = config_map(&data, "a").unwrap();
         assert_eq!(object["data"], json!({"k": "v=w", "text": "hello", "A": "1", "B": "two words"}));
         assert_eq!(object["binaryData"], json!({"b": "/wA="}));
-        assert_eq!(secret(&data, None).unwrap()["data"]["k"], "dj13");
+        assert_eq!(secret(&data, "a", None).unwrap()["data"]["k"], "dj13");
         for bad in ["novalue", "=x", "bad key=x"] {
             let data = DataArgs { from_literal: vec![bad.into()], ..DataArgs::default() };
-            assert!(config_map(&data).is_err(), "{bad}");
+            assert!(config_map(&data, "a").is_err(), "{bad}");
         }
     }
 

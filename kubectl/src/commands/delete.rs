@@ -61,8 +61,7 @@ pub(crate) async fn run(args: &DeleteArgs, session: &Session) -> Result<(), Erro
     }
     let doomed = find(args, session).await?;
     if doomed.is_empty() {
-        output::complain("No resources found");
-        return Ok(());
+        return output::line("No resources found");
     }
     if session.namespace_given && doomed.iter().any(|object| !object.resource.namespaced) {
         output::complain("Warning: deleting cluster-scoped resources, not scoped to the provided namespace");

@@ -24,16 +24,20 @@ pub(crate) async fn run(args: &DescribeArgs, session: &Session) -> Result<(), Er
         targets = resources::targets(session, &args.targets, Names::Optional, "describe").await?;
     }
     let mut errors = Vec::new();
-    let mut texts = Vec::new();
+    let mut found = Vec::new();
     for target in &targets {
         match find(args, session, target).await {
             Ok(objects) => {
-                for object in objects {
-                    texts.push(one(args, session, &target.resource, &object).await);
-                }
+                found.extend(objects.into_iter().map(|object| (&target.resource, object)));
             }
             Err(error) => errors.push(error),
         }
+    }
+    // Of several objects only what they are is told, as upstream does it.
+    let with_events = args.show_events && found.len() < 2;
+    let mut texts = Vec::new();
+    for (resource, object) in &found {
+        texts.push(one(with_events, session, resource, object).await);
     }
     if texts.is_empty() && errors.is_empty() {
         output::complain(&format!("No resources found in {} namespace.", session.namespace));
@@ -67,11 +71,11 @@ async fn find(args: &DescribeArgs, session: &Session, target: &Target) -> Result
     }
 }
 
-async fn one(args: &DescribeArgs, session: &Session, resource: &Resource, object: &Value) -> String {
+async fn one(with_events: bool, session: &Session, resource: &Resource, object: &Value) -> String {
     let text = |pointer: &str| describe::text_at(object, pointer, "").to_owned();
     let (name, namespace) = (text("/metadata/name"), text("/metadata/namespace"));
     let mut events = None;
-    if args.show_events {
+    if with_events {
         let mut query = QueryWriter::default();
         let mut selector = format!("involvedObject.name={name},involvedObject.kind={}", resource.kind);
         if resource.namespaced {

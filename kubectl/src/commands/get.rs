@@ -27,7 +27,15 @@ use crate::session::{AS_TABLE, Session, decode};
 
 /// Carries out the command.
 pub(crate) async fn run(args: &GetArgs, session: &Session) -> Result<(), Error> {
+    if args.output_watch_events && !args.watch && !args.watch_only {
+        return Err(Error::message(
+            "--output-watch-events option can only be used with --watch or --watch-only",
+        ));
+    }
     if let Some(path) = &args.raw {
+        if !args.targets.is_empty() {
+            return Err(Error::message("arguments may not be passed when --raw is specified"));
+        }
         let body = session.call(Method::GET, path, None, "application/json").await?;
         return output::bytes(&body);
     }
@@ -98,7 +106,8 @@ impl Get<'_> {
             // Rows are sorted by any field, so that the whole objects are needed.
             query.put_option("includeObject", self.args.sort_by.as_ref().map(|_| "Object"));
             let path = format!("{}?{}", resource.collection_path(self.namespace()), query.finish());
-            let mut page = decode(&self.session.call(Method::GET, &path, None, accept).await?)?;
+            let answer = self.session.call(Method::GET, &path, None, accept).await;
+            let mut page = decode(&answer.map_err(|error| self.about_selectors(error, resource))?)?;
             token = page.pointer("/metadata/continue").and_then(Value::as_str).unwrap_or_default().to_owned();
             whole = Some(match whole {
                 None => page,
@@ -119,6 +128,26 @@ impl Get<'_> {
                 }
                 return Ok(whole);
             }
+        }
+    }
+
+    /// What cli-runtime says of a list that the server finds no sense in.
+    fn about_selectors(&self, error: Error, resource: &Resource) -> Error {
+        match error {
+            Error::Server { mut status } if status.reason == "BadRequest" => {
+                let select = &self.args.select;
+                status.message = format!(
+                    "Unable to find \"{}/{}, Resource={}\" that match label selector {:?}, field selector {:?}: {}",
+                    resource.group,
+                    resource.version,
+                    resource.plural,
+                    select.selector.as_deref().unwrap_or_default(),
+                    select.field_selector.as_deref().unwrap_or_default(),
+                    status.message
+                );
+                Error::Server { status }
+            }
+            other => other,
         }
     }
 

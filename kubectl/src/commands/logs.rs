@@ -1,5 +1,7 @@
 //! `kubectl logs`: what containers have written, and write.
 
+use std::time::Duration;
+
 use api_objects::Value;
 use api_objects::duration::parse_go;
 use api_objects::params::{LogParams, QueryWriter};
@@ -12,6 +14,9 @@ use crate::output;
 use crate::remote;
 use crate::session::Session;
 
+/// How long a refused log is left alone.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// One container's log.
 struct Source {
     pod: String,
@@ -21,6 +26,7 @@ struct Source {
 
 /// Carries out the command.
 pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Error> {
+    refuse_nonsense(args)?;
     let mut params = LogParams {
         follow: args.follow,
         previous: args.previous,
@@ -38,7 +44,6 @@ pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Error>
         })?);
     }
     params.tail_lines = match args.tail {
-        Some(tail) if tail < -1 => return Err(Error::message("--tail must be greater than or equal to -1")),
         Some(tail) => (tail >= 0).then_some(tail),
         // Many logs at once are cut short unless one says how much is wanted.
         None => args.selector.as_ref().map(|_| 10),
@@ -70,12 +75,36 @@ pub(crate) async fn run(args: &LogsArgs, session: &Session) -> Result<(), Error>
     Ok(())
 }
 
+/// What upstream's `LogsOptions.Validate` refuses.
+fn refuse_nonsense(args: &LogsArgs) -> Result<(), Error> {
+    let wrong = |text: &str| Err(Error::message(text));
+    if args.since.is_some() && args.since_time.is_some() {
+        return wrong("at most one of `sinceTime` or `sinceSeconds` may be specified");
+    }
+    if let (true, Some(name)) =
+        (args.all_containers, args.container_flag.as_ref().or(args.container.as_ref()))
+    {
+        return wrong(&format!("--all-containers=true should not be specified with container name {name}"));
+    }
+    if args.container_flag.is_some() && args.container.is_some() {
+        return wrong("only one of -c or an inline [CONTAINER] arg is allowed");
+    }
+    if args.limit_bytes.is_some_and(|bytes| bytes < 0) {
+        return wrong("--limit-bytes must be greater than 0");
+    }
+    if args.tail.is_some_and(|tail| tail < -1) {
+        return wrong("--tail must be greater than or equal to -1");
+    }
+    Ok(())
+}
+
 fn report(args: &LogsArgs, outcome: Result<(), Error>) -> Result<(), Error> {
     match outcome {
-        Err(error) if args.ignore_errors => {
-            output::complain(&error.to_string());
-            Ok(())
-        }
+        // Among the lines, as upstream has it.
+        Err(error) if args.ignore_errors => match &error {
+            Error::Server { status } => output::line(&format!("error: {}", status.message)),
+            other => output::line(&other.to_string()),
+        },
         other => other,
     }
 }
@@ -90,14 +119,18 @@ async fn sources(args: &LogsArgs, session: &Session) -> Result<Vec<Source>, Erro
             ));
         }
         (Some(pod), None) => {
-            let found = remote::pod_of(session, pod).await;
-            vec![found.map_err(|error| match error {
+            let found = if args.all_pods {
+                remote::pods_of(session, pod).await
+            } else {
+                remote::pod_of(session, pod, true).await.map(|pod| vec![pod])
+            };
+            found.map_err(|error| match error {
                 Error::Server { status } if status.is_not_found() => Error::message(format!(
                     "error from server (NotFound): {} in namespace {:?}",
                     status.message, session.namespace
                 )),
                 error => error,
-            })?]
+            })?
         }
         (None, Some(selector)) => {
             let mut query = QueryWriter::default();
@@ -118,14 +151,38 @@ async fn sources(args: &LogsArgs, session: &Session) -> Result<Vec<Source>, Erro
         if args.all_containers {
             sources.extend(remote::containers(pod).into_iter().map(source));
         } else {
-            let say = args.selector.is_none();
+            let say = !args.all_pods;
             sources.push(source(remote::container(pod, wanted.map(String::as_str), say)?));
         }
     }
     Ok(sources)
 }
 
+/// Copies a log. A followed one may be asked for before its container runs: it is asked for again until it is there
+/// or the patience ends (`LogsOptions.consumeWithRetry` of v1.36).
 async fn copy(args: &LogsArgs, session: &Session, source: &Source, params: &LogParams) -> Result<(), Error> {
+    let patience = parse_go(&args.pod_running_timeout).map_err(|error| Error::message(error.to_string()))?;
+    let deadline = tokio::time::Instant::now() + patience;
+    loop {
+        match copy_once(args, session, source, params).await {
+            Err(Error::Server { status }) if args.follow && !args.ignore_errors => {
+                output::complain(&status.message);
+                if tokio::time::Instant::now() + RETRY > deadline {
+                    return Err(Error::message("context deadline exceeded"));
+                }
+                tokio::time::sleep(RETRY).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+async fn copy_once(
+    args: &LogsArgs,
+    session: &Session,
+    source: &Source,
+    params: &LogParams,
+) -> Result<(), Error> {
     let params = LogParams { container: source.container.clone(), ..params.clone() };
     let path =
         format!("/api/v1/namespaces/{}/pods/{}/log?{}", source.namespace, source.pod, params.to_query());
@@ -138,10 +195,10 @@ async fn copy(args: &LogsArgs, session: &Session, source: &Source, params: &LogP
         line.extend_from_slice(&chunk);
         let whole = line.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let rest = line.split_off(whole);
-        print_lines(&line, args.prefix.then_some(prefix.as_str()))?;
+        print_lines(&line, (args.prefix || args.all_pods).then_some(prefix.as_str()))?;
         line = rest;
     }
-    print_lines(&line, args.prefix.then_some(prefix.as_str()))
+    print_lines(&line, (args.prefix || args.all_pods).then_some(prefix.as_str()))
 }
 
 fn print_lines(lines: &[u8], prefix: Option<&str>) -> Result<(), Error> {

@@ -37,6 +37,13 @@ impl Marks {
             Self::Annotations => "annotate",
         }
     }
+
+    fn noun(self) -> &'static str {
+        match self {
+            Self::Labels => "label",
+            Self::Annotations => "annotation",
+        }
+    }
 }
 
 /// An object that a command acts on.
@@ -102,9 +109,6 @@ pub(crate) async fn find(
         }
     }
     Error::several(errors)?;
-    if found.is_empty() {
-        output::complain("No resources found");
-    }
     Ok(found)
 }
 
@@ -129,8 +133,11 @@ fn split(args: &[String], marks: Marks) -> Result<(Vec<String>, Changes), Error>
             targets.push(arg.clone());
         }
     }
-    if let Some((key, _)) = changes.set.iter().find(|(key, _)| changes.remove.contains(key)) {
-        return Err(Error::message(format!("cannot modify and remove the same {}: {key}", marks.verb())));
+    if changes.set.iter().any(|(key, _)| changes.remove.contains(key)) {
+        return Err(Error::message(format!(
+            "can not both modify and remove a {} in the same command",
+            marks.noun()
+        )));
     }
     Ok((targets, changes))
 }
@@ -150,8 +157,9 @@ fn check(key: &str, value: &str, marks: Marks) -> Result<(), Error> {
 pub(crate) async fn run(args: &MarkArgs, marks: Marks, session: &Session) -> Result<(), Error> {
     let printer = Printer::new(&args.output)?;
     let (targets, changes) = split(&args.targets, marks)?;
-    if changes == Changes::default() && !args.list {
-        return Err(Error::message(format!("at least one {} update is required", marks.verb())));
+    if changes == Changes::default() && !args.list && !(targets.is_empty() && args.files.filenames.is_empty())
+    {
+        return Err(Error::message(format!("at least one {} update is required", marks.noun())));
     }
     let found = find(
         session,

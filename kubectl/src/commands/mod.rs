@@ -7,7 +7,9 @@ mod cluster_info;
 mod completion;
 mod config;
 mod cordon;
+mod cp;
 mod create;
+mod create_kinds;
 mod delete;
 mod describe;
 mod drain;
@@ -18,6 +20,7 @@ mod get;
 mod logs;
 mod mark;
 mod patch;
+mod port_forward;
 mod reset;
 mod run;
 mod scale;
@@ -39,16 +42,24 @@ pub(crate) async fn run(cli: Cli) -> Result<(), Error> {
         Command::Explain(args) if explain::needs_no_server(args) => return explain::run(args, None).await,
         _ => {}
     }
-    let session = &Session::connect(global).await?;
+    let mut global = global.clone();
+    // Bindings have subjects by that name, as upstream's have; the kubeconfig's user is the current one then.
+    let subjects = match &cli.command {
+        Command::Create(args) if args.is_binding() => std::mem::take(&mut global.user),
+        _ => Vec::new(),
+    };
+    let session = &Session::connect(&global).await?;
     match &cli.command {
         Command::Apply(args) => apply::run(args, session).await,
-        Command::Create(args) => create::run(args, session).await,
+        Command::Create(args) => create::run(args, &subjects, session).await,
         Command::Get(args) => get::run(args, session).await,
         Command::Describe(args) => describe::run(args, session).await,
         Command::Delete(args) => delete::run(args, session).await,
         Command::Logs(args) => logs::run(args, session).await,
         Command::Exec(args) => exec::run(args, session).await,
         Command::Attach(args) => exec::attach(args, session).await,
+        Command::PortForward(args) => port_forward::run(args, session).await,
+        Command::Cp(args) => cp::run(args, session).await,
         Command::Run(args) => run::run(args, session).await,
         Command::Scale(args) => scale::run(args, session).await,
         Command::Label(args) => mark::run(args, mark::Marks::Labels, session).await,

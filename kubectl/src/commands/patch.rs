@@ -17,7 +17,11 @@ pub(crate) async fn run(args: &PatchArgs, session: &Session) -> Result<(), Error
         (Some(patch), None) => patch.clone(),
         (None, Some(file)) => std::fs::read_to_string(file)
             .map_err(|error| Error::message(format!("unable to read patch file: {error}")))?,
-        _ => return Err(Error::message("must specify exactly one of --patch or --patch-file")),
+        _ => {
+            return Err(Error::message(
+                "must specify --patch or --patch-file containing the contents of the patch",
+            ));
+        }
     };
     let patch = yaml::document(&text)
         .map_err(|error| Error::message(format!("unable to parse {text:?}: {error}")))?;

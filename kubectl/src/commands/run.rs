@@ -1,12 +1,11 @@
 //! `kubectl run`: one pod with one container.
 
-use std::time::Duration;
-
 use api_objects::patch::merge;
 use api_objects::{Value, resource, yaml};
 use serde_json::json;
 
 use crate::cli::{DryRun, RunArgs};
+use crate::commands::wait::followed;
 use crate::describe::text_at;
 use crate::error::Error;
 use crate::output;
@@ -17,6 +16,9 @@ use crate::session::Session;
 /// Carries out the command.
 pub(crate) async fn run(args: &RunArgs, session: &Session) -> Result<(), Error> {
     let attaching = args.attach || args.stdin;
+    if args.tty && !args.stdin {
+        return Err(Error::message("-i/--stdin is required for containers with -t/--tty=true"));
+    }
     if args.rm && !attaching {
         return Err(Error::message("--rm should only be used for attached containers"));
     }
@@ -108,40 +110,55 @@ fn manifest(args: &RunArgs, namespace: &str) -> Result<Value, Error> {
     Ok(pod)
 }
 
-/// Waits until the container runs (or has run) and attaches, or prints what it has written.
+/// Waits until the container runs (or has run), shows what it has written, attaches, and answers how it ended.
 async fn attach(args: &RunArgs, session: &Session) -> Result<(), Error> {
     let path = format!("/api/v1/namespaces/{}/pods/{}", session.namespace, args.name);
-    let pod = loop {
-        let pod = session.get(&path).await?;
-        match text_at(&pod, "/status/phase", "Pending") {
-            "Running" | "Succeeded" | "Failed" => break pod,
-            _ => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
-    };
+    let pod = followed(session, &path, |pod| runs(pod) || is_over(pod)).await?;
     let container = remote::container(&pod, None, false)?;
-    if text_at(&pod, "/status/phase", "") == "Running" {
+    let log = format!("{path}/log?container={container}");
+    // What was written before we came would be lost otherwise.
+    output::bytes(&session.call(http::Method::GET, &log, None, "*/*").await?)?;
+    if !is_over(&pod) {
         let streams = Streams { stdin: args.stdin, tty: args.tty };
-        super::exec::to_container(session, &pod, container, streams, args.quiet).await?;
-    } else {
-        let log = session
-            .call(http::Method::GET, &format!("{path}/log?container={container}"), None, "*/*")
-            .await?;
-        output::bytes(&log)?;
+        if let Err(error) = super::exec::to_container(session, &pod, container, streams, args.quiet).await {
+            output::complain(&format!(
+                "warning: couldn't attach to pod/{}, falling back to streaming logs: {error}",
+                args.name
+            ));
+            output::bytes(&session.call(http::Method::GET, &log, None, "*/*").await?)?;
+        }
     }
     if args.restart.as_str() == "Always" {
         return Ok(());
     }
-    loop {
-        let pod = session.get(&path).await?;
-        let ended =
-            pod.pointer("/status/containerStatuses/0/state/terminated/exitCode").and_then(Value::as_i64);
-        match (ended, text_at(&pod, "/status/phase", "")) {
-            (Some(0), _) | (None, "Succeeded") => return Ok(()),
-            (Some(code), _) => {
-                output::complain(&format!("pod {}/{} terminated (Error)", session.namespace, args.name));
-                return Err(Error::Exit(u8::try_from(code).unwrap_or(1)));
-            }
-            (None, _) => tokio::time::sleep(Duration::from_millis(100)).await,
-        }
+    let pod = followed(session, &path, is_over).await?;
+    if text_at(&pod, "/status/phase", "") == "Succeeded" {
+        return Ok(());
     }
+    let ended = pod.pointer("/status/containerStatuses/0/state/terminated");
+    let code = ended.and_then(|ended| ended["exitCode"].as_i64()).filter(|code| *code != 0);
+    let name = format!("{}/{}", session.namespace, args.name);
+    match (code, ended) {
+        (Some(code), Some(ended)) => {
+            let (reason, message) = (text_at(ended, "/reason", ""), text_at(ended, "/message", ""));
+            let message = format!("pod {name} terminated ({reason})\n{message}");
+            Err(Error::Ended {
+                message: message.trim_end().to_owned(),
+                code: u8::try_from(code).unwrap_or(1),
+            })
+        }
+        _ => Err(Error::message(format!("pod {name} failed with unknown exit code"))),
+    }
+}
+
+/// Whether all containers of a pod run and are ready (upstream's `podRunningAndReady`).
+fn runs(pod: &Value) -> bool {
+    let statuses = crate::describe::items_at(pod, "/status/containerStatuses");
+    text_at(pod, "/status/phase", "") == "Running"
+        && !statuses.is_empty()
+        && statuses.iter().all(|status| status["ready"] == true)
+}
+
+fn is_over(pod: &Value) -> bool {
+    matches!(text_at(pod, "/status/phase", ""), "Succeeded" | "Failed")
 }

@@ -19,14 +19,8 @@ pub(crate) async fn run(args: &ScaleArgs, session: &Session) -> Result<(), Error
     let mut errors = Vec::new();
     for Found { resource, object, path } in found {
         if resource.subresource("scale").is_none() {
-            errors.push(Error::message(format!(
-                "cannot scale {}: {} have no scale subresource",
-                crate::resources::label(
-                    &resource,
-                    object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default()
-                ),
-                resource.plural
-            )));
+            // What a server without that path answers.
+            errors.push(Error::from(api_objects::Status::no_such_resource()));
             continue;
         }
         let now = object.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(0);

@@ -151,11 +151,20 @@ async fn until(session: &Session, found: &Found, condition: &Condition) -> Resul
         let uid = object.pointer("/metadata/uid").and_then(Value::as_str);
         return super::delete::until_gone(session, resource, path, uid, None).await;
     }
+    followed(session, path, |live| condition.holds(live)).await.map(drop)
+}
+
+/// Follows an object until it is as wanted, and answers it.
+pub(super) async fn followed(
+    session: &Session,
+    path: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value, Error> {
     let (collection, name) = path.rsplit_once('/').unwrap_or((path, ""));
     loop {
         let live = session.get(path).await?;
-        if condition.holds(&live) {
-            return Ok(());
+        if wanted(&live) {
+            return Ok(live);
         }
         let mut query = QueryWriter::default();
         query.put("watch", "true");
@@ -173,11 +182,14 @@ async fn until(session: &Session, found: &Found, condition: &Condition) -> Resul
                 let line = buffer.split_to(end + 1);
                 let Ok(frame) = Frame::parse(&line) else { break 'watch };
                 match frame.event {
-                    EventType::Added | EventType::Modified if condition.holds(&decode(frame.bytes())?) => {
-                        return Ok(());
+                    EventType::Added | EventType::Modified => {
+                        let object = decode(frame.bytes())?;
+                        if wanted(&object) {
+                            return Ok(object);
+                        }
                     }
                     EventType::Deleted | EventType::Error => break 'watch,
-                    _ => {}
+                    EventType::Bookmark => {}
                 }
             }
         }

@@ -62,18 +62,18 @@ pub(super) fn describe(report: &mut Report, subject: &Subject<'_>) {
         for condition in conditions {
             report.line(
                 1,
-                &format!("{}\t{} ", text_at(condition, "/type", ""), text_at(condition, "/status", "")),
+                &format!("{} \t{} ", text_at(condition, "/type", ""), text_at(condition, "/status", "")),
             );
         }
     }
-    volumes(report, pod);
+    volumes(report, 0, pod);
     report.field(0, "QoS Class", text_at(pod, "/status/qosClass", "BestEffort"));
     report.map(0, "Node-Selectors", pod.pointer("/spec/nodeSelector"));
     let tolerations: Vec<String> = items_at(pod, "/spec/tolerations").iter().map(toleration).collect();
     report.list(0, "Tolerations", &tolerations);
 }
 
-fn toleration(toleration: &Value) -> String {
+pub(super) fn toleration(toleration: &Value) -> String {
     let mut text = text_at(toleration, "/key", "").to_owned();
     if let Some(value) = toleration["value"].as_str().filter(|value| !value.is_empty()) {
         text.push_str(&format!("={value}"));
@@ -251,49 +251,57 @@ fn probe_text(probe: &Value) -> String {
     )
 }
 
-fn volumes(report: &mut Report, pod: &Value) {
+pub(super) fn volumes(report: &mut Report, depth: usize, pod: &Value) {
     let volumes = items_at(pod, "/spec/volumes");
     if volumes.is_empty() {
-        report.field(0, "Volumes", "<none>");
+        report.field(depth, "Volumes", "<none>");
         return;
     }
-    report.line(0, "Volumes:");
+    report.line(depth, "Volumes:");
     for volume in volumes {
-        report.line(1, &format!("{}:", text_at(volume, "/name", "")));
+        report.line(depth + 1, &format!("{}:", text_at(volume, "/name", "")));
         if let Some(source) = volume.get("hostPath") {
-            report.field(2, "Type", "HostPath (bare host directory volume)");
-            report.field(2, "Path", text_at(source, "/path", ""));
-            report.field(2, "HostPathType", text_at(source, "/type", ""));
+            report.field(depth + 2, "Type", "HostPath (bare host directory volume)");
+            report.field(depth + 2, "Path", text_at(source, "/path", ""));
+            report.field(depth + 2, "HostPathType", text_at(source, "/type", ""));
         } else if let Some(source) = volume.get("emptyDir") {
-            report.field(2, "Type", "EmptyDir (a temporary directory that shares a pod's lifetime)");
-            report.field(2, "Medium", text_at(source, "/medium", ""));
-            report.field(2, "SizeLimit", text_at(source, "/sizeLimit", "<unset>"));
+            report.field(depth + 2, "Type", "EmptyDir (a temporary directory that shares a pod's lifetime)");
+            report.field(depth + 2, "Medium", text_at(source, "/medium", ""));
+            report.field(depth + 2, "SizeLimit", text_at(source, "/sizeLimit", "<unset>"));
         } else if let Some(source) = volume.get("configMap") {
-            report.field(2, "Type", "ConfigMap (a volume populated by a ConfigMap)");
-            report.field(2, "Name", text_at(source, "/name", ""));
-            report.field(2, "Optional", if source["optional"] == true { "true" } else { "false" });
+            report.field(depth + 2, "Type", "ConfigMap (a volume populated by a ConfigMap)");
+            report.field(depth + 2, "Name", text_at(source, "/name", ""));
+            report.field(depth + 2, "Optional", if source["optional"] == true { "true" } else { "false" });
         } else if let Some(source) = volume.get("secret") {
-            report.field(2, "Type", "Secret (a volume populated by a Secret)");
-            report.field(2, "SecretName", text_at(source, "/secretName", ""));
-            report.field(2, "Optional", if source["optional"] == true { "true" } else { "false" });
+            report.field(depth + 2, "Type", "Secret (a volume populated by a Secret)");
+            report.field(depth + 2, "SecretName", text_at(source, "/secretName", ""));
+            report.field(depth + 2, "Optional", if source["optional"] == true { "true" } else { "false" });
         } else if let Some(source) = volume.get("projected") {
-            report.field(2, "Type", "Projected (a volume that contains injected data from multiple sources)");
+            report.field(
+                depth + 2,
+                "Type",
+                "Projected (a volume that contains injected data from multiple sources)",
+            );
             for part in items_at(source, "/sources") {
                 if let Some(token) = part.get("serviceAccountToken") {
                     let seconds = token["expirationSeconds"].as_i64().unwrap_or(3600);
-                    report.field(2, "TokenExpirationSeconds", &seconds.to_string());
+                    report.field(depth + 2, "TokenExpirationSeconds", &seconds.to_string());
                 } else if let Some(map) = part.get("configMap") {
-                    report.field(2, "ConfigMapName", text_at(map, "/name", ""));
-                    report.field(2, "Optional", if map["optional"] == true { "true" } else { "false" });
+                    report.field(depth + 2, "ConfigMapName", text_at(map, "/name", ""));
+                    report.field(
+                        depth + 2,
+                        "Optional",
+                        if map["optional"] == true { "true" } else { "false" },
+                    );
                 } else if let Some(secret) = part.get("secret") {
-                    report.field(2, "SecretName", text_at(secret, "/name", ""));
+                    report.field(depth + 2, "SecretName", text_at(secret, "/name", ""));
                 } else if part.get("downwardAPI").is_some() {
-                    report.field(2, "DownwardAPI", "true");
+                    report.field(depth + 2, "DownwardAPI", "true");
                 }
             }
         } else {
             let kind = volume.as_object().and_then(|fields| fields.keys().find(|key| *key != "name"));
-            report.field(2, "Type", kind.map_or("<unknown>", String::as_str));
+            report.field(depth + 2, "Type", kind.map_or("<unknown>", String::as_str));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use api_objects::Value;
 
-use super::pod::containers;
+use super::pod::{containers, toleration, volumes};
 use super::{Report, Subject, head, items_at, labels, long_time, selector_text, text_at};
 
 /// Describes a ReplicaSet or Deployment.
@@ -54,6 +54,10 @@ pub(super) fn describe(report: &mut Report, subject: &Subject<'_>) {
     let template = object.pointer("/spec/template").unwrap_or(&empty);
     report.map(1, "Labels", template.pointer("/metadata/labels"));
     containers(report, template, "  Containers", "/spec/containers", "/none");
+    volumes(report, 1, template);
+    report.map(1, "Node-Selectors", template.pointer("/spec/nodeSelector"));
+    let tolerations: Vec<String> = items_at(template, "/spec/tolerations").iter().map(toleration).collect();
+    report.list(1, "Tolerations", &tolerations);
     let conditions = items_at(object, "/status/conditions");
     if !conditions.is_empty() {
         report.line(0, "Conditions:");

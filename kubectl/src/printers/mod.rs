@@ -170,9 +170,15 @@ fn format(text: &str) -> Result<Format, Error> {
         }
         Ok(argument)
     };
+    let columns = |argument| match argument {
+        "" => Err(Error::message("custom-columns format specified but no custom columns given")),
+        given => Ok(given),
+    };
     let file = |path: &str| {
-        std::fs::read_to_string(Path::new(path))
-            .map_err(|error| Error::message(format!("error reading --template {path}: {error}")))
+        std::fs::read_to_string(Path::new(path)).map_err(|error| {
+            let problem = crate::error::file_problem(&error);
+            Error::message(format!("error reading --template {path}, open {path}: {problem}"))
+        })
     };
     Ok(match name {
         "" => Format::Human,
@@ -183,8 +189,8 @@ fn format(text: &str) -> Result<Format, Error> {
         "jsonpath" => Format::Path(parse_path(need("template")?)?),
         "jsonpath-as-json" => Format::PathAsJson(parse_path(need("template")?)?),
         "jsonpath-file" => Format::Path(parse_path(&file(need("template")?)?)?),
-        "custom-columns" => Format::Columns(Columns::parse(need("custom-columns")?)?),
-        "custom-columns-file" => Format::Columns(Columns::parse_file(&file(need("custom-columns")?)?)?),
+        "custom-columns" => Format::Columns(Columns::parse(columns(argument)?)?),
+        "custom-columns-file" => Format::Columns(Columns::parse_file(&file(columns(argument)?)?)?),
         "go-template" | "go-template-file" | "template" | "templatefile" => {
             return Err(Error::message(
                 "go templates are not supported here; use -o jsonpath=… or -o custom-columns=…",

@@ -1,18 +1,21 @@
-//! The pod network of a node: a bridge, veth pairs, addresses from the node's podCIDR, host ports.
+//! The pod network of a node: a bridge, veth pairs, addresses from the node's podCIDR, host ports, ways to other nodes.
 //!
 //! Everything here can be rebuilt from what is on the node: links carry our prefix, iptables rules stand in
 //! chains of our own and are written as a whole with `iptables-restore`, and the addresses in use are told by
 //! the kubelet from the pods that run. Nothing is kept in memory only, and nothing foreign is touched.
 //!
 //! What stands where: `allocator` (which address, pure), `rules` (which iptables rules, pure), `iptables` (applies
-//! them), `links` (rtnetlink on the node and inside pods), `network` ([`PodNetwork`], which joins them).
+//! them), `links` (rtnetlink on the node and inside pods), `routes` (which way leads to which node, pure), `ways` (routes
+//! and the tunnel, rtnetlink), `network` ([`PodNetwork`], which joins them).
 
 mod allocator;
 mod error;
 mod iptables;
 mod links;
 mod network;
+mod routes;
 mod rules;
+mod ways;
 
 use std::net::Ipv4Addr;
 
@@ -32,6 +35,8 @@ pub struct NetworkConfig {
     pub pod_cidr: ipnet::Ipv4Net,
     /// The whole cluster's range: traffic inside it is not masqueraded.
     pub cluster_cidr: ipnet::Ipv4Net,
+    /// The node's own address, as the other nodes know it.
+    pub node_address: Ipv4Addr,
     /// Virtual addresses that lead elsewhere (the Service `kubernetes` reaches the API server).
     pub redirects: Vec<Redirect>,
 }
@@ -47,6 +52,15 @@ pub struct Redirect {
     pub to: Ipv4Addr,
     /// Port there.
     pub to_port: u16,
+}
+
+/// Another node of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Peer {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The range of its pods.
+    pub pod_cidr: ipnet::Ipv4Net,
 }
 
 /// A port of the node that leads to a pod.

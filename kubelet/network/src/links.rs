@@ -66,7 +66,7 @@ pub(crate) struct Links {
     handle: Handle,
 }
 
-fn netlink<T>(
+pub(crate) fn netlink<T>(
     action: impl FnOnce() -> String,
     result: Result<T, rtnetlink::Error>,
 ) -> Result<T, NetworkError> {
@@ -74,12 +74,12 @@ fn netlink<T>(
 }
 
 /// Whether the kernel answered with that error number.
-fn is(error: &rtnetlink::Error, number: i32) -> bool {
+pub(crate) fn is(error: &rtnetlink::Error, number: i32) -> bool {
     matches!(error, rtnetlink::Error::NetlinkError(message) if message.raw_code() == -number)
 }
 
 /// `Ok` where the kernel says that it is so already.
-fn tolerate(result: Result<(), rtnetlink::Error>, number: i32) -> Result<(), rtnetlink::Error> {
+pub(crate) fn tolerate(result: Result<(), rtnetlink::Error>, number: i32) -> Result<(), rtnetlink::Error> {
     match result {
         Err(error) if is(&error, number) => Ok(()),
         result => result,
@@ -88,19 +88,23 @@ fn tolerate(result: Result<(), rtnetlink::Error>, number: i32) -> Result<(), rtn
 
 /// A hardware address made of the network address: whoever gets an address again has the same one, so that no
 /// neighbour's memory is ever wrong (upstream's bridges do it so).
-fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
+pub(crate) fn hardware_address(address: Ipv4Addr) -> Vec<u8> {
     let [a, b, c, d] = address.octets();
     vec![0x0a, 0x58, a, b, c, d]
 }
 
 /// The veth's name on the node. Two kubelets on one machine have two bridges, and thus two names for one uid.
 fn link_name(bridge: &str, pod_uid: &str) -> String {
-    let hash =
-        bridge.bytes().chain([0]).chain(pod_uid.bytes()).fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-        });
+    let hash = short_hash(format!("{bridge}\0{pod_uid}").as_bytes());
     // 15 bytes is the longest that a link's name may be.
     format!("{LINK_PREFIX}{:012x}", hash >> 16)
+}
+
+/// FNV-1a: names of links have no room for more.
+pub(crate) fn short_hash(bytes: &[u8]) -> u64 {
+    bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 fn alias(pod_uid: &str, address: Ipv4Addr) -> String {
@@ -121,6 +125,11 @@ impl Links {
         Ok(Self { handle })
     }
 
+    /// The socket.
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Opens a socket in another namespace.
     async fn open_in(namespace: File) -> io::Result<Self> {
         let (sender, receiver) = oneshot::channel();
@@ -139,7 +148,7 @@ impl Links {
         opened
     }
 
-    async fn find(&self, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
+    pub(crate) async fn find(&self, name: &str) -> Result<Option<LinkMessage>, NetworkError> {
         match self.handle.link().get().match_name(name.to_owned()).execute().try_next().await {
             Err(error) if is(&error, libc::ENODEV) => Ok(None),
             result => netlink(|| format!("look up link {name}"), result),
@@ -195,7 +204,7 @@ impl Links {
         Ok(messages.into_iter().filter_map(|message| Some((of(&message)?, message))).collect())
     }
 
-    async fn start(&self, index: u32, name: &str) -> Result<(), NetworkError> {
+    pub(crate) async fn start(&self, index: u32, name: &str) -> Result<(), NetworkError> {
         let message = LinkUnspec::new_with_index(index).up().build();
         netlink(|| format!("start link {name}"), self.handle.link().set(message).execute().await)
     }
@@ -278,7 +287,7 @@ impl Links {
         netlink(|| format!("give pod {} its default route", link.pod_uid), added)
     }
 
-    async fn index_of(&self, name: &str) -> Result<u32, NetworkError> {
+    pub(crate) async fn index_of(&self, name: &str) -> Result<u32, NetworkError> {
         let link = self.find(name).await?;
         link.map(|link| link.header.index)
             .ok_or_else(|| NetworkError::Config(format!("link {name} vanished")))

@@ -5,11 +5,11 @@ use std::{collections::BTreeMap, fs, net::Ipv4Addr};
 use parking_lot::Mutex;
 
 use crate::{
-    Attachment, HostPort, NetworkConfig, NetworkError,
+    Attachment, HostPort, NetworkConfig, NetworkError, Peer,
     allocator::Allocator,
     iptables,
     links::{Links, NewLink},
-    rules,
+    routes, rules,
 };
 
 /// The pod network of one node. Every call is idempotent; calls for different pods may run at once.
@@ -216,6 +216,13 @@ impl PodNetwork {
         self.state.lock().allocator.gateway()
     }
 
+    /// Makes the pods of the other nodes reachable, and those of nodes that are gone unreachable. Told all of them
+    /// each time; calls must not overlap.
+    pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), NetworkError> {
+        let plan = routes::plan(&self.config, &self.links.local_networks().await?, peers);
+        self.links.follow(&self.config, &plan, self.mtu).await
+    }
+
     /// Writes all rules again, whatever became of them meanwhile (a firewall's restart empties tables).
     pub async fn reapply(&self) -> Result<(), NetworkError> {
         *self.applied.lock().await = None;
@@ -226,7 +233,8 @@ impl PodNetwork {
     pub async fn teardown(&self) -> Result<(), NetworkError> {
         let mut applied = self.applied.lock().await;
         *applied = None;
-        remove(&self.links, &self.config.bridge, &self.config.chain_prefix).await?;
+        let NetworkConfig { bridge, chain_prefix, cluster_cidr, .. } = &self.config;
+        remove(&self.links, bridge, chain_prefix, *cluster_cidr).await?;
         let mut state = self.state.lock();
         state.attachments.clear();
         state.allocator = Allocator::new(self.config.pod_cidr);
@@ -251,13 +259,23 @@ impl PodNetwork {
     }
 }
 
-/// Removes a node's pod network without having set it up: links, bridge and rules of those names, for cleaning up
-/// after a process that is gone.
-pub async fn remove_everything(bridge: &str, chain_prefix: &str) -> Result<(), NetworkError> {
-    remove(&open()?, bridge, chain_prefix).await
+/// Removes a node's pod network without having set it up: links, bridge and rules of those names and routes into that
+/// range, for cleaning up after a process that is gone.
+pub async fn remove_everything(
+    bridge: &str,
+    chain_prefix: &str,
+    cluster_cidr: ipnet::Ipv4Net,
+) -> Result<(), NetworkError> {
+    remove(&open()?, bridge, chain_prefix, cluster_cidr).await
 }
 
-async fn remove(links: &Links, bridge: &str, chain_prefix: &str) -> Result<(), NetworkError> {
+async fn remove(
+    links: &Links,
+    bridge: &str,
+    chain_prefix: &str,
+    cluster_cidr: ipnet::Ipv4Net,
+) -> Result<(), NetworkError> {
+    links.remove_ways(bridge, cluster_cidr).await?;
     for link in links.pod_links(bridge).await? {
         links.remove(link.index).await?;
     }

@@ -67,7 +67,7 @@ fn missing_jumps(table: &str, prefix: &str, saved: &str) -> Vec<String> {
 }
 
 fn nat(config: &NetworkConfig, attachments: &[&Attachment]) -> Vec<String> {
-    let NetworkConfig { bridge, chain_prefix: prefix, pod_cidr, cluster_cidr, redirects } = config;
+    let NetworkConfig { bridge, chain_prefix: prefix, pod_cidr, cluster_cidr, redirects, .. } = config;
     let mut rules = Vec::new();
     for attachment in attachments {
         for port in &attachment.host_ports {
@@ -169,6 +169,7 @@ mod tests {
             chain_prefix: "MINIK8S".into(),
             pod_cidr: "10.244.1.0/24".parse().unwrap(),
             cluster_cidr: "10.244.0.0/16".parse().unwrap(),
+            node_address: Ipv4Addr::new(192, 0, 2, 2),
             redirects: vec![Redirect {
                 address: Ipv4Addr::new(10, 96, 0, 1),
                 port: 443,

@@ -18,6 +18,7 @@
 pub mod docker;
 pub mod simulated;
 pub mod testing;
+pub mod usage;
 
 use std::{collections::BTreeMap, path::PathBuf, pin::Pin, time::Duration};
 
@@ -332,6 +333,14 @@ pub struct ExecSession {
     pub control: Box<dyn ExecControl>,
 }
 
+/// A connection to a port inside a pod.
+pub type PodConnection = Box<dyn ByteStream>;
+
+/// Bytes both ways, each of which ends by itself.
+pub trait ByteStream: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> ByteStream for T {}
+
 /// The control side of an [`ExecSession`].
 #[async_trait::async_trait]
 pub trait ExecControl: Send + Sync {
@@ -339,30 +348,6 @@ pub trait ExecControl: Send + Sync {
     async fn resize(&self, width: u16, height: u16) -> Result<(), RuntimeError>;
     /// The exit code, once the output has ended; `None` for an attach.
     async fn exit_code(&self) -> Result<Option<i32>, RuntimeError>;
-}
-
-/// What a container used, cumulative.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ContainerStats {
-    /// Name in the pod.
-    pub name: String,
-    /// Nanoseconds of CPU since start.
-    pub cpu_nanos: u64,
-    /// Bytes in use without reclaimable cache (working set).
-    pub memory_working_set: u64,
-    /// Bytes in use.
-    pub memory_usage: u64,
-}
-
-/// What a container wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ContainerDisk {
-    /// Name in the pod.
-    pub name: String,
-    /// Bytes in its own file system, above its image's.
-    pub root: u64,
-    /// Bytes of its log.
-    pub log: u64,
 }
 
 /// What a runtime cannot do.
@@ -409,6 +394,9 @@ pub enum RuntimeError {
     /// The container could not be started (no such program, no permission).
     #[error("failed to start container: {0}")]
     Start(String),
+    /// A port of the pod cannot be connected to.
+    #[error("{0}")]
+    Dial(String),
     /// The pod, sandbox or container does not exist.
     #[error("{0} not found")]
     NotFound(String),
@@ -504,8 +492,8 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn exec(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError>;
     /// Joins the main process of a running container.
     async fn attach(&self, uid: &str, name: &str, spec: &ExecSpec) -> Result<ExecSession, RuntimeError>;
-    /// What the containers of a pod used.
-    async fn stats(&self, uid: &str) -> Result<Vec<ContainerStats>, RuntimeError>;
-    /// What the newest run of each container of a pod wrote.
-    async fn disk_usage(&self, uid: &str) -> Result<Vec<ContainerDisk>, RuntimeError>;
+    /// Connects to a port of the pod's own loopback interface, whoever of its containers listens there.
+    async fn port_forward(&self, uid: &str, port: u16) -> Result<PodConnection, RuntimeError>;
+    /// What all pods use.
+    async fn usage(&self) -> Result<usage::RuntimeUsage, RuntimeError>;
 }

@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use crate::{
-    ADDRESS_ANNOTATION, Capabilities, ContainerSpec, ContainerState, ContainerStats, ContainerView,
-    EventStream, ExecOutput, ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodIdentity,
-    PodRuntime, PodView, RegistryAuth, RuntimeError, RuntimeEvent, SandboxSpec, SandboxView,
+    ADDRESS_ANNOTATION, Capabilities, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput,
+    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
+    RegistryAuth, RuntimeError, RuntimeEvent, SandboxSpec, SandboxView,
+    usage::{ContainerUsage, PodUsage, RuntimeUsage},
 };
 
 /// How many hints a reader may lag behind before its stream ends (and it lists again): the starts and ends of a
@@ -357,10 +358,6 @@ impl PodRuntime for SimulatedRuntime {
         Ok(None)
     }
 
-    async fn disk_usage(&self, _uid: &str) -> Result<Vec<crate::ContainerDisk>, RuntimeError> {
-        Ok(Vec::new())
-    }
-
     async fn pull(&self, reference: &str, _auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError> {
         Ok(Self::image_view(reference))
     }
@@ -399,16 +396,31 @@ impl PodRuntime for SimulatedRuntime {
         Err(RuntimeError::Unsupported("attach"))
     }
 
-    async fn stats(&self, uid: &str) -> Result<Vec<ContainerStats>, RuntimeError> {
+    async fn port_forward(&self, _uid: &str, _port: u16) -> Result<PodConnection, RuntimeError> {
+        Err(RuntimeError::Unsupported("port-forward"))
+    }
+
+    async fn usage(&self) -> Result<RuntimeUsage, RuntimeError> {
         let state = self.state.lock();
         let running = |container: &&ContainerView| matches!(container.state, ContainerState::Running { .. });
-        let idle =
-            |container: &ContainerView| ContainerStats { name: container.name.clone(), ..Default::default() };
-        Ok(state
+        let idle = |container: &ContainerView| ContainerUsage {
+            name: container.name.clone(),
+            runtime_name: container.id.clone(),
+            image: container.image.clone(),
+            ..ContainerUsage::default()
+        };
+        let mut pods: Vec<PodUsage> = state
             .pods
-            .get(uid)
-            .map(|pod| pod.containers.values().filter(running).map(idle).collect())
-            .unwrap_or_default())
+            .values()
+            .map(|pod| PodUsage {
+                pod: pod.identity.clone(),
+                sandbox: None,
+                containers: pod.containers.values().filter(running).map(idle).collect(),
+                interfaces: Vec::new(),
+            })
+            .collect();
+        pods.sort_by(|one, other| one.pod.uid.cmp(&other.pod.uid));
+        Ok(RuntimeUsage { pods, ..RuntimeUsage::default() })
     }
 }
 

@@ -234,7 +234,8 @@ async fn what_is_not_there(harness: &impl Harness) {
     runtime.remove_container(&nobody, "app", 0).await.expect("removing nothing must succeed");
     runtime.stop_sandbox(&nobody, 0).await.expect("stopping nothing must succeed");
     runtime.remove_pod(&nobody).await.expect("removing nothing must succeed");
-    assert!(runtime.stats(&nobody).await.expect("stats must answer").is_empty());
+    let usage = runtime.usage().await.expect("usage must answer");
+    assert!(usage.pods.iter().all(|pod| pod.pod.uid != nobody));
     let refused = runtime.logs(&nobody, "app", 0, &LogOptions::default()).await;
     assert!(matches!(refused.err(), Some(RuntimeError::NotFound(_))));
 }
@@ -247,6 +248,7 @@ async fn refuses_commands(harness: &impl Harness) {
     let spec = ExecSpec { command: command.to_vec(), ..ExecSpec::default() };
     assert!(matches!(runtime.exec("uid", "app", &spec).await.err(), Some(RuntimeError::Unsupported(_))));
     assert!(matches!(runtime.attach("uid", "app", &spec).await.err(), Some(RuntimeError::Unsupported(_))));
+    assert!(matches!(runtime.port_forward("uid", 80).await.err(), Some(RuntimeError::Unsupported(_))));
 }
 
 /// Everything about real processes: exit codes, grace, namespaces, resources.
@@ -298,9 +300,17 @@ async fn processes(harness: &impl Harness) {
     let output = runtime.exec_sync(uid, "app", &command, PATIENCE).await.expect("a command must run");
     assert_eq!(output.exit_code, 0, "the pause program must reap");
 
-    let stats = runtime.stats(uid).await.expect("stats must answer");
-    assert_eq!(stats.len(), 1, "of what runs: {stats:?}");
-    assert!(stats[0].name == "app" && stats[0].cpu_nanos > 0 && stats[0].memory_usage > 0, "{stats:?}");
+    run("head -c 1000000 /dev/zero > /tmp/written").await;
+    let usage = runtime.usage().await.expect("usage must answer");
+    let pod = usage.pods.iter().find(|pod| &pod.pod.uid == uid).expect("a running pod must be told");
+    assert_eq!(pod.pod, sandbox.pod);
+    assert!(pod.sandbox.is_some(), "{pod:?}");
+    let [found] = &pod.containers[..] else { panic!("one container runs: {pod:?}") };
+    assert_eq!(found.name, "app");
+    assert!(found.usage.cpu.total_nanos > 0 && found.usage.memory.usage > 0, "{found:?}");
+    assert_eq!(found.usage.limits.memory, 48 << 20, "{found:?}");
+    assert!(found.layer.is_some_and(|layer| layer.bytes >= 1_000_000), "{found:?}");
+    assert!(usage.exited >= 2 && usage.storage.is_some(), "{usage:?}");
 
     let greedy = "x=$(head -c 200000000 /dev/zero | tr '\\0' x); echo $x";
     let mut greedy = container_spec("greedy", &["sh", "-c", greedy]);
@@ -389,7 +399,7 @@ async fn logs(harness: &impl Harness) {
 }
 
 async fn commands(harness: &impl Harness) {
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let runtime = harness.runtime();
     let sandbox = sandbox_spec("commands");
     let uid = &sandbox.pod.uid;
@@ -442,6 +452,26 @@ async fn commands(harness: &impl Harness) {
     };
     tokio::time::timeout(PATIENCE, collect).await.expect("stty must end");
     assert_eq!(seen, b"33 101\r\n");
+
+    let refused = runtime.port_forward(uid, 7007).await.err().expect("nobody listens there");
+    assert!(matches!(&refused, RuntimeError::Dial(text) if text.contains("connection refused")), "{refused}");
+    let listener = container_spec("listener", &["sh", "-c", "echo hello | nc -l -p 7007"]);
+    runtime.run_container(&sandbox.pod, &listener).await.expect("a container must run");
+    let connected = async {
+        loop {
+            // It runs before it listens.
+            match runtime.port_forward(uid, 7007).await {
+                Ok(connection) => return connection,
+                Err(RuntimeError::Dial(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    let mut connection = tokio::time::timeout(PATIENCE, connected).await.expect("it must listen");
+    let mut heard = [0; 6];
+    connection.read_exact(&mut heard).await.expect("it must answer");
+    assert_eq!(&heard, b"hello\n");
+    drop(connection);
 
     let mut echo = container_spec("echo", &["sh", "-c", "read line; echo got $line; exit 4"]);
     (echo.stdin, echo.stdin_once) = (true, true);

@@ -237,9 +237,11 @@ async fn limits_change_writes_are_counted_and_only_unused_images_go() {
     assert_eq!((pod.containers[0].resources, &pod.containers[0].state), (Some(wanted), &app.state));
 
     run(&runtime, uid, "dd if=/dev/zero of=/file bs=1M count=2").await;
-    let used = runtime.disk_usage(uid).await.expect("the disk must be measured");
-    assert_eq!(used.iter().map(|used| used.name.as_str()).collect::<Vec<_>>(), ["app"]);
-    assert!((2 << 20..3 << 20).contains(&used[0].root), "{used:?}");
+    let used = runtime.usage().await.expect("usage must be measured");
+    let used = used.pods.iter().find(|used| used.pod.uid == *uid).expect("the pod must be among them");
+    assert_eq!(used.containers.iter().map(|used| used.name.as_str()).collect::<Vec<_>>(), ["app"]);
+    let layer = used.containers[0].layer.expect("the layer must be measured");
+    assert!((2 << 20..3 << 20).contains(&layer.bytes), "{layer:?}");
     assert!(runtime.image_root().await.expect("docker must say").is_some_and(|path| path.is_dir()));
 
     let name = format!("minik8s.test/unused-{}:1", std::process::id());

@@ -38,6 +38,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use crate::{
     context::Context,
+    measures::Turn,
     pod::{
         self, all_containers, any_container, described, is_ephemeral, is_init, latest_run, name, namespace,
         parse_time,
@@ -137,12 +138,17 @@ pub(crate) fn spawn(
     let tasks = context.tasks.clone();
     tasks.spawn(async move {
         let shutdown = context.shutdown.clone();
+        let measures = Arc::clone(&context.measures);
         let mut worker = Worker::new(context, shared, verdict);
+        let mut turn = Turn::Create;
         loop {
+            let begun = Instant::now();
             let pause = tokio::select! {
                 () = shutdown.cancelled() => return,
                 pause = Box::pin(worker.sync()) => pause,
             };
+            measures.turn(turn, begun.elapsed());
+            turn = Turn::Sync;
             let Some(pause) = pause else {
                 on_end();
                 return;
@@ -670,6 +676,7 @@ impl Worker {
             let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
             self.context.statuses.set(&object, &computed, delete);
         }
+        self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());
         if matches!(computed.phase.as_deref(), Some("Succeeded" | "Failed")) {
             self.context.admission.lock().release(uid(pod));
         }

@@ -204,6 +204,7 @@ impl Prober {
             if *kind != Kind::Startup && !self.has_started(container) {
                 continue;
             }
+            let begun = tokio::time::Instant::now();
             let outcome = match action(probe, container) {
                 Ok(action) => {
                     let target = Target { uid: uid(&self.pod), container: name, address: self.address };
@@ -211,6 +212,8 @@ impl Prober {
                 }
                 Err(message) => Err(message),
             };
+            let took = begun.elapsed();
+            self.context.measures.probe(&self.pod, name, *kind, took, outcome.is_ok());
             if let Err(message) = &outcome {
                 let text = format!("{} probe failed: {message}", kind.label());
                 self.context.events.container(&self.pod, name, EventType::Warning, "Unhealthy", &text);

@@ -21,6 +21,7 @@ use bytes::Bytes;
 use client::{EventType, Informer};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
+use kubelet_runtime::usage::RuntimeUsage;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -152,8 +153,13 @@ impl Monitor {
     /// Evicts pods that wrote more than they may; says whether there was one.
     async fn enforce_local_limits(&self) -> bool {
         let mut any = false;
-        for pod in self.active().iter().filter(|pod| has_local_limits(pod)) {
-            let usage = self.usage(pod, true).await;
+        let pods: Vec<Pod> = self.active().into_iter().filter(has_local_limits).collect();
+        if pods.is_empty() {
+            return false;
+        }
+        let used = self.used().await;
+        for pod in &pods {
+            let usage = self.usage(pod, &used, true).await;
             if let Some(eviction) = exceeds_local_limits(&Candidate { pod, usage }) {
                 any = true;
                 self.evict(pod, eviction);
@@ -165,9 +171,10 @@ impl Monitor {
     async fn evict_for(&self, met: &Met) {
         let pods = self.active();
         let disk = met.signal.condition() == "DiskPressure";
+        let used = self.used().await;
         let mut candidates = Vec::with_capacity(pods.len());
         for pod in &pods {
-            candidates.push(Candidate { pod, usage: self.usage(pod, disk).await });
+            candidates.push(Candidate { pod, usage: self.usage(pod, &used, disk).await });
         }
         match choose(&candidates, met) {
             Some((index, eviction)) => self.evict(&pods[index], eviction),
@@ -186,17 +193,25 @@ impl Monitor {
         }
     }
 
-    async fn usage(&self, pod: &Pod, disk: bool) -> Usage {
+    /// What containers use; nothing where it cannot be told.
+    async fn used(&self) -> RuntimeUsage {
+        self.context.runtime.usage().await.unwrap_or_default()
+    }
+
+    async fn usage(&self, pod: &Pod, used: &RuntimeUsage, disk: bool) -> Usage {
         let uid = pod::uid(pod);
         let mut usage = Usage::default();
-        for used in self.context.runtime.stats(uid).await.unwrap_or_default() {
-            usage.memory.insert(used.name, used.memory_working_set);
+        let containers =
+            used.pods.iter().filter(|used| used.pod.uid == uid).flat_map(|used| &used.containers);
+        for used in containers {
+            usage.memory.insert(used.name.clone(), used.usage.memory.working_set);
+            if disk {
+                let layer = used.layer.map_or(0, |layer| layer.bytes);
+                usage.written.insert(used.name.clone(), layer.saturating_add(used.log_bytes));
+            }
         }
         if !disk {
             return usage;
-        }
-        for used in self.context.runtime.disk_usage(uid).await.unwrap_or_default() {
-            usage.written.insert(used.name, used.root.saturating_add(used.log));
         }
         let layout = self.context.volumes.layout();
         for volume in pod::spec(pod).volumes.iter().flatten() {

@@ -40,13 +40,13 @@ pub(super) async fn container(
     Query(query): Query<LogQuery>,
 ) -> Result<Response, Failure> {
     let pod = shared.pod(&namespace, &name)?;
-    let bad = |message: String| Failure(StatusCode::BAD_REQUEST, message);
+    let bad = |message: String| Failure::new(StatusCode::BAD_REQUEST, message);
     if pod::any_container(&pod, &container).is_none() {
         return Err(bad(format!("container {container} is not valid for pod {name}")));
     }
     let uid = pod::uid(&pod).to_owned();
     let view = shared.context.runtime.pod(&uid).await;
-    let view = view.map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
+    let view = view.map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))?;
     let newest = pod::latest_run(view.as_ref(), &container);
     let run = if is_set(query.previous.as_deref()) {
         let ended_newest = newest.filter(|run| {
@@ -75,7 +75,7 @@ pub(super) async fn container(
     let opened = shared.context.runtime.logs(&uid, &container, run.attempt, &options).await;
     let opened = opened.map_err(|error| match error {
         RuntimeError::NotFound(_) => bad(format!("unable to retrieve container logs for {container}")),
-        other => Failure(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
+        other => Failure::new(StatusCode::INTERNAL_SERVER_ERROR, other.to_string()),
     })?;
     let shutdown = shared.context.shutdown.clone().cancelled_owned();
     let log = opened.take_until(Box::pin(shutdown));

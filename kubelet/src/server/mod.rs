@@ -1,9 +1,9 @@
-//! The kubelet's HTTPS server: pods, logs, exec, attach, metrics.
+//! The kubelet's HTTPS server: pods, logs, exec, attach, port-forward, metrics.
 //!
-//! It takes requests only over TLS and only from the API server, which shows its client certificate: the
-//! certificate's chain is checked in the handshake and its common name before any handler runs. There is no
-//! other way in (delegated authorization comes with a later issue). Paths are upstream's.
+//! It takes requests only over TLS, and only from whom the API server knows and allows ([`access`]), the API server
+//! itself included. There is no other way in. Paths are upstream's.
 
+mod access;
 mod logs;
 mod metrics;
 mod streams;
@@ -11,17 +11,16 @@ mod tls;
 
 use std::{sync::Arc, time::Duration};
 
-use api_objects::object::ObjectMeta;
 use axum::{
     Router,
     body::Body,
     extract::State,
-    http::{StatusCode, header},
+    http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
     routing::get,
 };
 use bytes::Bytes;
-use client::{Informer, Key};
+use client::{Client, Informer, Key};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto::Builder,
@@ -31,6 +30,7 @@ use k8s_openapi::api::core::v1::Pod;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 
 use crate::{config::Config, context::Context};
+use access::{Access, Peer};
 use tls::TlsSource;
 
 /// Connections at once: the API server opens one for each log, exec and attach.
@@ -64,25 +64,47 @@ pub enum ServerError {
 pub(crate) struct Shared {
     context: Arc<Context>,
     pods: Informer<Bytes>,
+    metrics: metrics::Memory,
 }
 
 impl Shared {
     /// The pod of that name on this node.
     fn pod(&self, namespace: &str, name: &str) -> Result<Pod, Failure> {
-        let missing = || Failure(StatusCode::NOT_FOUND, format!("pod \"{name}_{namespace}\" not found"));
+        let missing = || Failure::new(StatusCode::NOT_FOUND, format!("pod \"{name}_{namespace}\" not found"));
         let bytes = self.pods.get(&Key::new(namespace, name)).ok_or_else(missing)?;
         serde_json::from_slice(&bytes)
-            .map_err(|error| Failure(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
+            .map_err(|error| Failure::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
     }
 }
 
 /// An answer that is not one: code and plain text, as upstream's kubelet gives it.
 #[derive(Debug)]
-pub(crate) struct Failure(StatusCode, String);
+pub(crate) struct Failure {
+    code: StatusCode,
+    message: String,
+    headers: HeaderMap,
+}
+
+impl Failure {
+    fn new(code: StatusCode, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), headers: HeaderMap::new() }
+    }
+
+    fn add_header(&mut self, name: HeaderName, value: HeaderValue) {
+        self.headers.append(name, value);
+    }
+
+    #[cfg(test)]
+    fn message(&self) -> &str {
+        &self.message
+    }
+}
 
 impl IntoResponse for Failure {
-    fn into_response(self) -> Response {
-        (self.0, [(header::CONTENT_TYPE, "text/plain; charset=utf-8")], self.1).into_response()
+    fn into_response(mut self) -> Response {
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        self.headers.insert(header::CONTENT_TYPE, text);
+        (self.code, self.headers, self.message).into_response()
     }
 }
 
@@ -100,9 +122,12 @@ impl Bound {
     }
 
     /// Serves until the context's shutdown.
-    pub(crate) fn serve(self, context: Arc<Context>, pods: Informer<Bytes>) {
+    pub(crate) fn serve(self, context: Arc<Context>, pods: Informer<Bytes>, client: Client) {
         let tasks = context.tasks.clone();
-        let router = router(Arc::new(Shared { context: Arc::clone(&context), pods }));
+        let access = Arc::new(Access::new(client, context.node.clone()));
+        let router =
+            router(Arc::new(Shared { context: Arc::clone(&context), pods, metrics: metrics::Memory::new() }))
+                .layer(axum::middleware::from_fn_with_state(access, access::guard));
         tasks.spawn(serve(self.listener, self.tls, router, context));
     }
 }
@@ -113,7 +138,7 @@ pub(crate) async fn bind(config: &Config) -> Result<Option<Bound>, ServerError> 
         tracing::warn!("no certificates are given: logs, exec and attach do not work on this node");
         return Ok(None);
     };
-    let tls = TlsSource::load(files, config.server_client.clone())?;
+    let tls = TlsSource::load(files)?;
     let address = std::net::SocketAddr::new(config.address, config.port);
     let failed = |source| ServerError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
@@ -128,9 +153,12 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/containerLogs/{namespace}/{pod}/{container}", get(logs::container))
         .route("/exec/{namespace}/{pod}/{container}", get(streams::exec).post(streams::exec))
         .route("/attach/{namespace}/{pod}/{container}", get(streams::attach).post(streams::attach))
+        .route("/portForward/{namespace}/{pod}", get(streams::port_forward).post(streams::port_forward))
         .route("/metrics", get(metrics::own))
+        .route("/metrics/cadvisor", get(metrics::cadvisor))
+        .route("/metrics/probes", get(metrics::probes))
         .route("/metrics/resource", get(metrics::resource))
-        .route("/stats/summary", get(metrics::summary))
+        .route("/stats/summary", get(metrics::summary).post(metrics::summary))
         .with_state(shared)
 }
 
@@ -176,7 +204,7 @@ async fn serve(listener: TcpListener, tls: Arc<TlsSource>, router: Router, conte
                 }
                 Err(_) => return,
             };
-            let router = if tls.is_allowed(stream.get_ref().1) { router } else { refusal() };
+            let router = router.layer(axum::Extension(Peer(tls::peer(stream.get_ref().1))));
             let builder = Builder::new(TokioExecutor::new());
             let connection = builder
                 .serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(router));
@@ -190,11 +218,6 @@ async fn serve(listener: TcpListener, tls: Arc<TlsSource>, router: Router, conte
     }
 }
 
-/// For clients with a good certificate of somebody else.
-fn refusal() -> Router {
-    Router::new().fallback(|| async { Failure(StatusCode::FORBIDDEN, "Forbidden".to_owned()) })
-}
-
 /// A stream of bytes as a body.
 fn streaming<S, E>(stream: S) -> Response
 where
@@ -202,12 +225,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static,
 {
     let mut response = Response::new(Body::from_stream(stream));
-    let kind = header::HeaderValue::from_static("text/plain");
+    let kind = HeaderValue::from_static("text/plain");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response
-}
-
-/// The uids of this node's pods with their names, for metrics.
-fn identities(shared: &Shared) -> Vec<ObjectMeta> {
-    shared.pods.list().iter().map(|(_, bytes)| ObjectMeta::from_bytes(bytes)).collect()
 }

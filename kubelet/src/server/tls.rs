@@ -11,16 +11,15 @@ use rustls::{
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use super::ServerError;
+use super::{ServerError, access::User};
 use crate::config::ServerTls;
 
-/// How often the files are looked at.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+/// How often the files are looked at: a node that joins has its certificate signed while it serves already.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The current certificates.
 pub(super) struct TlsSource {
     files: ServerTls,
-    client: String,
     current: Mutex<Current>,
 }
 
@@ -31,11 +30,11 @@ struct Current {
 }
 
 impl TlsSource {
-    /// Reads the files; the only client is the one of that common name.
-    pub(super) fn load(files: ServerTls, client: String) -> Result<Arc<Self>, ServerError> {
+    /// Reads the files.
+    pub(super) fn load(files: ServerTls) -> Result<Arc<Self>, ServerError> {
         let acceptor = read(&files)?;
         let current = Current { acceptor, stamp: stamp(&files.certificate), looked: Instant::now() };
-        Ok(Arc::new(Self { files, client, current: Mutex::new(current) }))
+        Ok(Arc::new(Self { files, current: Mutex::new(current) }))
     }
 
     /// What accepts handshakes, with the newest certificate.
@@ -54,19 +53,18 @@ impl TlsSource {
         }
         current.acceptor.clone()
     }
-
-    /// Whether the client that this connection proved to be is the API server.
-    pub(super) fn is_allowed(&self, connection: &ServerConnection) -> bool {
-        let certificate = connection.peer_certificates().and_then(<[_]>::first);
-        certificate
-            .is_some_and(|certificate| common_name(certificate).as_deref() == Some(self.client.as_str()))
-    }
 }
 
-fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+/// Whom the client of a connection has proved to be: its certificate's common name and organisations. The handshake
+/// has checked the certificate.
+pub(super) fn peer(connection: &ServerConnection) -> Option<User> {
+    let certificate = connection.peer_certificates()?.first()?;
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate).ok()?;
-    let name = parsed.subject().iter_common_name().next()?;
-    name.as_str().ok().map(str::to_owned)
+    let subject = parsed.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    let organisations =
+        subject.iter_organization().filter_map(|value| value.as_str().ok()).map(str::to_owned).collect();
+    Some(User::of_certificate(name, organisations))
 }
 
 fn stamp(path: &Path) -> Option<std::time::SystemTime> {
@@ -88,6 +86,8 @@ fn read(files: &ServerTls) -> Result<TlsAcceptor, ServerError> {
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        // Others bring a token.
+        .allow_unauthenticated()
         .build()
         .map_err(|error| wrong(&files.client_ca, error.to_string()))?;
     let config = ServerConfig::builder_with_provider(provider)

@@ -28,9 +28,7 @@ type Fields = Map<String, Value>;
 /// A bad request when the patch is no object, or a directive or list item in it is malformed.
 pub fn apply(target: &mut Value, patch: Value, schema: Option<&Schema>) -> Result<(), Status> {
     let Value::Object(patch) = patch else {
-        return Err(Status::bad_request(
-            "error decoding patch: a strategic merge patch must be a JSON object",
-        ));
+        return Err(super::malformed(&patch, "map[string]interface {}"));
     };
     if !target.is_object() {
         *target = Value::Object(Map::new());

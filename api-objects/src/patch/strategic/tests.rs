@@ -102,7 +102,10 @@ fn malformed_patches_are_refused() {
             "map: {\"image\":\"x\"} does not contain declared merge key: name",
         ),
         (json!({"spec": {"$patch": "explode"}}), "unknown patch type: explode in map: {}"),
-        (json!([]), "error decoding patch: a strategic merge patch must be a JSON object"),
+        (
+            json!([]),
+            "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
     ] {
         let status = apply(&mut current.clone(), patch, deployment()).unwrap_err();
         assert_eq!((status.code, status.message.as_str()), (400, message));

@@ -1,10 +1,11 @@
 //! Who a request is from.
 //!
-//! In upstream's order: the connection's client certificate, then a bearer token (static file, then
-//! ServiceAccount), then nobody. A credential that is shown and not good is 401, never "nobody". Nobody may
-//! ask for health and version only; what they may see there, RBAC decides
+//! In upstream's order: the connection's client certificate, then a bearer token (static file, ServiceAccount,
+//! bootstrap), then nobody. A credential that is shown and not good is 401, never "nobody". Nobody may
+//! ask for health, version and the cluster's authority only; what they may see there, RBAC decides
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/authentication/>).
 
+mod bootstrap_tokens;
 pub mod static_tokens;
 
 use std::{
@@ -64,6 +65,9 @@ pub enum AuthenticationError {
     /// The bearer token is not good.
     #[error("{0}")]
     Token(#[from] TokenError),
+    /// The store could not be asked.
+    #[error("{0}")]
+    Store(String),
 }
 
 /// Checked tokens are believed for this long without another look, as upstream's token cache does.
@@ -83,7 +87,9 @@ pub struct Authenticator {
 type Remembered = (Arc<UserInfo>, Instant);
 
 /// Paths that nobody in particular may ask for.
-const ANONYMOUS_PATHS: [&str; 4] = ["/healthz", "/livez", "/readyz", "/version"];
+const ANONYMOUS_PATHS: [&str; 5] = ["/healthz", "/livez", "/readyz", "/version", CLUSTER_INFO];
+/// What a machine that is to join reads before it has anything to show.
+const CLUSTER_INFO: &str = "/api/v1/namespaces/kube-public/configmaps/cluster-info";
 
 impl Authenticator {
     /// An authenticator with the tokens of a file.
@@ -181,6 +187,12 @@ impl Authenticator {
             return Ok((user, common));
         }
         if !issuer.is_ours(token) {
+            let bootstrap = bootstrap_tokens::authenticate(server, token).await;
+            let bootstrap = bootstrap.map_err(|status| AuthenticationError::Store(status.message))?;
+            // For this server only, as a static token.
+            if let Some(user) = bootstrap.filter(|_| audiences.is_empty()) {
+                return Ok((Arc::new(user), Vec::new()));
+            }
             return Err(TokenError::Invalid("invalid bearer token".to_owned()).into());
         }
         let asked = if audiences.is_empty() { issuer.audiences() } else { audiences };

@@ -48,7 +48,9 @@ pub(super) async fn authorize(storage: &Storage, node: &str, action: Action<'_>)
         },
         ("", "pods") => match (verb, subresource) {
             // Which pods a kubelet may change is NodeRestriction's business; which it may read:
-            ("list" | "watch", "") if required_field(field_selector, "spec.nodeName") == Some(node) => {
+            ("list" | "watch", "")
+                if required_field(field_selector, "spec.nodeName").as_deref() == Some(node) =>
+            {
                 Decision::Allowed(String::new())
             }
             ("list" | "watch", "") if name.is_empty() => {

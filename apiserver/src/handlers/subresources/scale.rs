@@ -115,7 +115,7 @@ pub(super) async fn patch(mut exchange: Exchange) -> Result<Response<Body>, Stat
     let make = |workload: &Value| {
         let mut scale =
             apply(kind, &of(&exchange.resource, workload), &patch, schema::definition(DEFINITION))?;
-        body::check_type(&mut scale, &expected())?;
+        body::check_type(&mut scale, &expected(), b"")?;
         put(workload, &scale)
     };
     let stored = registry::update(&call, &make).await?;

@@ -8,6 +8,7 @@ use api_objects::{
 };
 use serde_json::json;
 
+pub mod certificate_request;
 pub mod job;
 pub mod namespace;
 pub mod persistent_volume;

@@ -47,7 +47,7 @@ pub fn quality_of_service(pod: &Value) -> &'static str {
 /// What an update of a subresource may change: `ephemeralcontainers` the containers of that name, `resize` the
 /// resources of containers and how they are resized (upstream's `dropNonEphemeralContainerUpdates` and
 /// `dropNonResizeUpdates`).
-pub fn shape_subresource(subresource: &str, new: &mut Value, old: &Value) {
+pub fn prepare_for_subresource(subresource: &str, new: &mut Value, old: &Value, _now: jiff::Timestamp) {
     if !matches!(subresource, "ephemeralcontainers" | "resize") {
         return;
     }
@@ -136,7 +136,7 @@ mod tests {
         new["spec"]["nodeName"] = json!("m");
         new["spec"]["containers"][0]["image"] = json!("j");
         new["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
-        shape_subresource("resize", &mut new, &old);
+        prepare_for_subresource("resize", &mut new, &old, jiff::Timestamp::UNIX_EPOCH);
         let mut expected = old.clone();
         expected["spec"]["containers"][0]["resources"] = json!({"limits": {"cpu": "1"}});
         assert_eq!(new, expected);

@@ -176,8 +176,12 @@ fn common(container: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, findings: 
         "" => findings.required(&at.field("name"), ""),
         name => findings.invalid_each(&at.field("name"), name, names::dns1123_label(name)),
     }
-    if text(&container["image"]).is_empty() {
-        findings.required(&at.field("image"), "");
+    match text(&container["image"]) {
+        "" => findings.required(&at.field("image"), ""),
+        image if image.trim() != image => {
+            findings.invalid(&at.field("image"), image, "must not have leading or trailing whitespace");
+        }
+        _ => {}
     }
     findings.one_of(
         &at.field("terminationMessagePolicy"),

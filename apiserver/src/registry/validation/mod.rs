@@ -1,11 +1,12 @@
 //! Whether objects are acceptable, with upstream's field paths and texts.
 //!
 //! Metadata is checked for every kind. Rules of their own have the kinds that something here acts on: Pod,
-//! ReplicaSet, Node, Namespace, ConfigMap, Secret, Service, ServiceAccount, RBAC, Lease, Event and
+//! ReplicaSet, CertificateSigningRequest, Node, Namespace, ConfigMap, Secret, Service, ServiceAccount, RBAC, Lease, Event and
 //! PriorityClass; the others are checked as far as `docs/compatibility.md` says. Objects come here checked
 //! against their schema and with defaults. Sources: `k8s.io/kubernetes/pkg/apis/*/validation` and
 //! `k8s.io/apimachinery/pkg/api/validation`.
 
+mod certificates;
 mod cluster;
 mod configuration;
 mod containers;
@@ -60,6 +61,10 @@ pub fn validate_status_update(resource: &Resource, new: &Value, old: &Value) -> 
     let mut findings = Findings::default();
     metadata::check_changed(&new["metadata"], &old["metadata"], &mut findings);
     match (resource.group.as_ref(), resource.kind.as_ref()) {
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificates::request(new, &mut findings);
+            certificates::changes(new, old, certificates::Door::Status, &mut findings);
+        }
         ("", "Namespace") => cluster::namespace_status(new, &mut findings),
         ("", "Node") => cluster::node_status(new, &mut findings),
         ("", "Pod") => pods::status(new, old, &mut findings),
@@ -68,6 +73,16 @@ pub fn validate_status_update(resource: &Resource, new: &Value, old: &Value) -> 
         }
         _ => {}
     }
+    findings.into_errors()
+}
+
+/// What is wrong with a changed approval; only certificate requests have one.
+#[must_use]
+pub fn validate_approval_update(new: &Value, old: &Value) -> Vec<FieldError> {
+    let mut findings = Findings::default();
+    metadata::check_changed(&new["metadata"], &old["metadata"], &mut findings);
+    certificates::request(new, &mut findings);
+    certificates::changes(new, old, certificates::Door::Approval, &mut findings);
     findings.into_errors()
 }
 
@@ -99,6 +114,12 @@ fn check(resource: &Resource, new: &Value, old: Option<&Value>, findings: &mut F
         ("apps", "DaemonSet") => workloads::daemon_set(new, old, findings),
         ("batch", "Job") => workloads::job(new, old, findings),
         ("batch", "CronJob") => workloads::cron_job(new, findings),
+        ("certificates.k8s.io", "CertificateSigningRequest") => {
+            certificates::request(new, findings);
+            if let Some(old) = old {
+                certificates::changes(new, old, certificates::Door::Main, findings);
+            }
+        }
         ("coordination.k8s.io", "Lease") => cluster::lease(new, findings),
         ("scheduling.k8s.io", "PriorityClass") => cluster::priority_class(new, old, findings),
         ("rbac.authorization.k8s.io", "Role") => rbac::role(new, true, findings),

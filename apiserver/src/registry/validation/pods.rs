@@ -89,12 +89,6 @@ pub(super) fn check_spec(spec: &Value, at: &Spot<'_>, findings: &mut Findings) {
     findings.one_of_in_order(&at.field("dnsPolicy"), &spec["dnsPolicy"], &DNS_POLICIES);
     metadata::labels(&spec["nodeSelector"], &at.field("nodeSelector"), findings);
     check_security_context(spec, at, findings);
-    let secrets = at.field("imagePullSecrets");
-    for (index, secret) in items(&spec["imagePullSecrets"]).iter().enumerate() {
-        if text(&secret["name"]).is_empty() {
-            findings.required(&secrets.index(index).field("name"), "");
-        }
-    }
     scheduling::affinity(&spec["affinity"], &at.field("affinity"), findings);
     check_dns(spec, at, findings);
     check_gates(spec, at, findings);

@@ -326,7 +326,14 @@ impl EtcdStore {
             async move { kv.txn(txn).await }
         };
         // A write that has happened would look like somebody else's the second time.
-        let response = self.send(Repeat::Never, 0, attempt).await?;
+        let response = match self.send(Repeat::Never, 0, attempt).await {
+            // etcd refuses the write that fills it up and yet carries it out (`quotaApplierV3`).
+            Err(StoreError::NoSpace) if !self.is_at(key, expected).await? => {
+                let why = "etcd has no space left; the write may have happened";
+                return Err(StoreError::Unavailable(why.to_owned()));
+            }
+            response => response?,
+        };
         if response.succeeded() {
             return Ok(Ok(response.header().map_or(0, |header| self.keys.from_etcd(header.revision()))));
         }
@@ -335,6 +342,12 @@ impl EtcdStore {
             _ => None,
         });
         Ok(Err(there.and_then(|there| self.keys.entry(there))))
+    }
+
+    /// Whether a key is at one of etcd's revisions (0: absent).
+    async fn is_at(&self, key: &str, revision: i64) -> Result<bool, StoreError> {
+        let there = self.range(self.keys.full(key), GetOptions::new().with_keys_only(), 0).await?;
+        Ok(there.kvs().first().map_or(0, KeyValue::mod_revision) == revision)
     }
 
     async fn put(&self, key: &str, value: Bytes, ttl: Option<Duration>) -> Result<TxnOp, StoreError> {

@@ -4,7 +4,7 @@ mod world;
 
 use std::{collections::HashSet, fs, io::Read, net::Ipv4Addr, sync::Arc};
 
-use kubelet_network::{Attachment, HostPort, NetworkError, PodNetwork, Protocol};
+use kubelet_network::{Attachment, HostPort, NetworkError, Peer, PodNetwork, Protocol};
 
 use self::world::{Listener, NODE, OUTSIDE, Place, VIRTUAL, config, connect, inventory, network, on_a_node};
 
@@ -156,6 +156,56 @@ fn an_attached_pod_stays_and_a_new_sandbox_starts_anew() {
     });
 }
 
+/// What a command of iproute2 says of this node.
+fn shown(command: &str) -> String {
+    let mut words = command.split(' ');
+    let program = words.next().expect("there must be a program");
+    let output =
+        std::process::Command::new(program).args(words).output().expect("iproute2 must be installed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn ways_lead_to_other_nodes_and_are_given_back() {
+    on_a_node(async |_outside| {
+        let network = network().await;
+        let before = (inventory(), shown("ip route"));
+        let range = |text: &str| text.parse().expect("a range");
+        let near = Peer { address: OUTSIDE, pod_cidr: range("10.244.2.0/24") };
+        let far = Peer { address: Ipv4Addr::new(198, 51, 100, 7), pod_cidr: range("10.244.3.0/24") };
+        for _ in 0..2 {
+            network.set_peers(&[near.clone(), far.clone()]).await.expect("ways must be made, twice");
+            let routes = shown("ip route show proto 107");
+            assert!(routes.contains(&format!("10.244.2.0/24 via {OUTSIDE} dev")), "{routes}");
+            assert!(routes.contains("10.244.3.0/24 via 10.244.3.0 dev mkx"), "{routes}");
+            assert!(routes.contains("onlink"), "{routes}");
+        }
+        let tunnel = shown("ip -d link show type vxlan");
+        assert!(tunnel.contains("0a:58:0a:f4:01:00") && tunnel.contains("dstport 8472"), "{tunnel}");
+        assert!(tunnel.contains("mtu 1350"), "{tunnel}");
+        let entries = shown("bridge fdb show");
+        assert!(entries.contains("0a:58:0a:f4:03:00") && entries.contains("dst 198.51.100.7"), "{entries}");
+        let neighbours = shown("ip neigh show nud permanent");
+        assert!(
+            neighbours.contains("10.244.3.0") && neighbours.contains("0a:58:0a:f4:03:00"),
+            "{neighbours}"
+        );
+
+        // The distant one leaves, and its range goes to a neighbour.
+        let heir = Peer { address: Ipv4Addr::new(192, 0, 2, 9), ..far };
+        network.set_peers(&[heir]).await.expect("ways must change");
+        let routes = shown("ip route show proto 107");
+        assert!(routes.contains("10.244.3.0/24 via 192.0.2.9") && !routes.contains("10.244.2.0"), "{routes}");
+
+        network.set_peers(&[]).await.expect("ways must go");
+        assert_eq!((inventory(), shown("ip route")), before);
+        network.set_peers(&[near]).await.expect("ways must be made");
+        network.teardown().await.expect("everything must go");
+        assert_eq!(shown("ip route show proto 107"), "");
+        assert_eq!(shown("ip link show type vxlan"), "");
+    });
+}
+
 #[test]
 fn many_pods_attach_at_once() {
     on_a_node(async |_outside| {
@@ -196,7 +246,7 @@ fn teardown_leaves_nothing_and_rules_come_back() {
             "a second start changes nothing but ports"
         );
         drop(second);
-        kubelet_network::remove_everything(&config().bridge, &config().chain_prefix)
+        kubelet_network::remove_everything(&config().bridge, &config().chain_prefix, config().cluster_cidr)
             .await
             .expect("it must go");
         assert_eq!(inventory(), before);

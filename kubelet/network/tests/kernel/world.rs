@@ -207,6 +207,7 @@ pub(crate) fn config() -> NetworkConfig {
         chain_prefix: "MINIK8S".into(),
         pod_cidr: "10.244.1.0/24".parse().expect("a range"),
         cluster_cidr: "10.244.0.0/16".parse().expect("a range"),
+        node_address: NODE,
         redirects: vec![
             Redirect { address: VIRTUAL, port: 443, to: NODE, to_port: 6443 },
             Redirect { address: VIRTUAL, port: 444, to: Ipv4Addr::LOCALHOST, to_port: 6443 },

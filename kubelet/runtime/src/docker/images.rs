@@ -5,7 +5,7 @@ use std::io;
 use bollard::{
     Docker,
     auth::DockerCredentials,
-    query_parameters::{CreateImageOptions, InspectContainerOptions, ListImagesOptions, RemoveImageOptions},
+    query_parameters::{CreateImageOptions, ListImagesOptions, RemoveImageOptions},
 };
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -247,25 +247,6 @@ pub(super) async fn remove(docker: &Docker, id: &str) -> Result<(), RuntimeError
     let options = RemoveImageOptions { force: false, ..RemoveImageOptions::default() };
     let removed = docker.remove_image(id, Some(options), None).await;
     errors::ignore(removed.map(|_| ()), errors::is_not_found)
-}
-
-/// What a container wrote: into its own layer, which Docker measures, and into its log.
-pub(super) async fn written(docker: &Docker, id: &str) -> Result<(u64, u64), RuntimeError> {
-    let options = InspectContainerOptions { size: true };
-    let found = docker.inspect_container(id, Some(options)).await.map_err(errors::unavailable)?;
-    let root = found.size_rw.and_then(|size| u64::try_from(size).ok()).unwrap_or_default();
-    let mut log = 0;
-    if let Some(path) = found.log_path.filter(|path| !path.is_empty()) {
-        let mut index = 0;
-        // The log and its rotated forms: `…-json.log`, `…-json.log.1` and so on.
-        while let Ok(meta) =
-            tokio::fs::metadata(if index == 0 { path.clone() } else { format!("{path}.{index}") }).await
-        {
-            log += meta.len();
-            index += 1;
-        }
-    }
-    Ok((root, log))
 }
 
 /// Pulls and gives what came.

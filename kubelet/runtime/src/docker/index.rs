@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::{labels::Namespaces, view::Listed};
+use crate::PodIdentity;
 
 /// The Docker ids of one pod.
 #[derive(Debug, Clone, Default)]
 pub(super) struct PodIndex {
+    /// Whose; known once something of it was listed or made.
+    pub(super) pod: Option<PodIdentity>,
     /// By attempt.
     pub(super) sandboxes: BTreeMap<u32, Sandbox>,
     /// By name and attempt.
@@ -28,6 +31,7 @@ impl PodIndex {
     /// Takes a list entry up.
     pub(super) fn add(&mut self, listed: &Listed) {
         let Listed { id, identity, running, .. } = listed;
+        self.pod.get_or_insert_with(|| identity.pod.clone());
         match &identity.container {
             None => {
                 let sandbox = Sandbox { id: id.clone(), namespaces: identity.namespaces, running: *running };

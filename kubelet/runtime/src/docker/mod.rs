@@ -5,17 +5,19 @@
 //! Docker must be on this machine: network namespaces, control groups and mounts are reached through `/proc`.
 
 mod create;
+mod dial;
 mod errors;
 mod images;
 mod index;
 mod labels;
-mod stats;
 mod streams;
+mod usage;
 mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
     path::PathBuf,
+    sync::Arc,
     time::Duration,
 };
 
@@ -26,7 +28,7 @@ use bollard::{
         RemoveContainerOptions, StartContainerOptions, StopContainerOptions, WaitContainerOptions,
     },
 };
-use futures_util::{StreamExt, TryStreamExt, future, stream};
+use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
@@ -36,9 +38,10 @@ use self::{
     view::{Inspected, Listed},
 };
 use crate::{
-    Capabilities, ContainerDisk, ContainerResources, ContainerSpec, ContainerState, ContainerStats,
-    ContainerView, EventStream, ExecOutput, ExecSession, ExecSpec, ImageView, LogOptions, LogStream,
-    PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError, SandboxSpec, SandboxView,
+    Capabilities, ContainerResources, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput,
+    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
+    RegistryAuth, RuntimeError, SandboxSpec, SandboxView,
+    usage::{RuntimeUsage, disk::DiskMeter},
 };
 
 /// How long Docker may take to answer a call that waits for nothing.
@@ -76,8 +79,10 @@ pub struct DockerRuntime {
     index: Mutex<HashMap<String, PodIndex>>,
     /// Done once our own sandbox image is known to be there.
     pause_image: OnceCell<()>,
-    /// Where the daemon keeps its images: asked for once.
-    image_root: OnceCell<Option<PathBuf>>,
+    /// Docker's own directory, once it was asked for.
+    storage: OnceCell<PathBuf>,
+    /// What containers have written.
+    disk: Arc<DiskMeter>,
 }
 
 impl DockerRuntime {
@@ -100,7 +105,8 @@ impl DockerRuntime {
             memory: view::Memory::default(),
             index: Mutex::default(),
             pause_image: OnceCell::new(),
-            image_root: OnceCell::new(),
+            storage: OnceCell::new(),
+            disk: Arc::default(),
         })
     }
 
@@ -375,7 +381,12 @@ impl PodRuntime for DockerRuntime {
         let inspected =
             self.inspect(&id).await?.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {name}")))?;
         let sandbox = Sandbox { id: id.clone(), namespaces: Namespaces::from(spec), running: true };
-        self.index.lock().entry(spec.pod.uid.clone()).or_default().sandboxes.insert(spec.attempt, sandbox);
+        {
+            let mut index = self.index.lock();
+            let pod = index.entry(spec.pod.uid.clone()).or_default();
+            pod.pod = Some(spec.pod.clone());
+            pod.sandboxes.insert(spec.attempt, sandbox);
+        }
         let pid = inspected.pid();
         Ok(SandboxView {
             id,
@@ -522,27 +533,7 @@ impl PodRuntime for DockerRuntime {
     }
 
     async fn image_root(&self) -> Result<Option<PathBuf>, RuntimeError> {
-        let root = self.image_root.get_or_try_init(async || {
-            let info = self.docker.info().await.map_err(errors::unavailable)?;
-            Ok::<_, RuntimeError>(info.docker_root_dir.filter(|path| !path.is_empty()).map(PathBuf::from))
-        });
-        root.await.cloned()
-    }
-
-    async fn disk_usage(&self, uid: &str) -> Result<Vec<ContainerDisk>, RuntimeError> {
-        let newest: BTreeMap<String, String> = self.index.lock().get(uid).map_or_else(BTreeMap::new, |pod| {
-            let mut runs: Vec<_> = pod.containers.iter().collect();
-            runs.sort_by_key(|((_, attempt), _)| *attempt);
-            runs.into_iter().map(|((name, _), id)| (name.clone(), id.clone())).collect()
-        });
-        let mut found = Vec::with_capacity(newest.len());
-        for (name, id) in newest {
-            // One that is gone meanwhile holds nothing any more.
-            if let Ok((root, log)) = images::written(&self.docker, &id).await {
-                found.push(ContainerDisk { name, root, log });
-            }
-        }
-        Ok(found)
+        Ok(self.storage().await)
     }
 
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError> {
@@ -582,22 +573,16 @@ impl PodRuntime for DockerRuntime {
         streams::attach(&self.docker, &id, spec).await
     }
 
-    async fn stats(&self, uid: &str) -> Result<Vec<ContainerStats>, RuntimeError> {
-        // What runs is known from the last list, and `/proc` tells whether it still does: no call to Docker, for this is
-        // asked for every pod every few seconds.
-        if !self.index.lock().contains_key(uid) && self.pod(uid).await?.is_none() {
-            return Ok(Vec::new());
-        }
-        let ids: Vec<(String, String)> = match self.index.lock().get(uid) {
-            Some(pod) => pod.containers.iter().map(|((name, _), id)| (name.clone(), id.clone())).collect(),
-            None => Vec::new(),
-        };
-        let running = ids.into_iter().filter_map(|(name, id)| Some((name, self.memory.process_of(&id)?)));
-        Ok(future::join_all(running.map(|(name, pid)| stats::of_process(name, pid)))
-            .await
-            .into_iter()
-            .flatten()
-            .collect())
+    async fn port_forward(&self, uid: &str, port: u16) -> Result<PodConnection, RuntimeError> {
+        let missing = || RuntimeError::NotFound("running sandbox".to_owned());
+        let sandbox = self.lookup(uid, |index| index.newest_sandbox().cloned()).await?.ok_or_else(missing)?;
+        let inspected = self.inspect(&sandbox.id).await?;
+        let pid = inspected.as_ref().and_then(Inspected::pid).ok_or_else(missing)?;
+        Ok(Box::new(dial::dial(pid, port).await?))
+    }
+
+    async fn usage(&self) -> Result<RuntimeUsage, RuntimeError> {
+        self.measure().await
     }
 }
 

@@ -4,7 +4,7 @@
 //! inspect call for each. An exited container never changes, and a running one is the same as long as its
 //! process is: both are inspected once.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, path::PathBuf};
 
 use bollard::models::{
     ContainerInspectResponse, ContainerStateStatusEnum, ContainerSummary, ContainerSummaryStateEnum,
@@ -57,6 +57,12 @@ pub(super) struct Inspected {
     pub(super) created_at: String,
     /// Id of the image.
     pub(super) image_id: String,
+    /// Reference of the image.
+    pub(super) image: String,
+    /// The directory of what the container has written (its storage driver's upper layer).
+    pub(super) layer: Option<PathBuf>,
+    /// Its log file.
+    pub(super) log: Option<PathBuf>,
     /// The limits that hold.
     pub(super) resources: Option<ContainerResources>,
 }
@@ -94,7 +100,16 @@ impl Inspected {
             memory_limit: set(host.memory),
             oom_score_adj: None,
         });
-        Self { state: view, created_at, image_id: response.image.unwrap_or_default(), resources }
+        let layer = response.graph_driver.and_then(|mut driver| driver.data.remove("UpperDir"));
+        Self {
+            state: view,
+            created_at,
+            image_id: response.image.unwrap_or_default(),
+            image: response.config.and_then(|config| config.image).unwrap_or_default(),
+            layer: layer.map(PathBuf::from),
+            resources,
+            log: response.log_path.filter(|path| !path.is_empty()).map(PathBuf::from),
+        }
     }
 
     /// The process id, while it runs.
@@ -138,10 +153,23 @@ impl Memory {
         holds.then_some(known)
     }
 
-    /// The process of a container that was seen running and still does.
-    pub(super) fn process_of(&self, id: &str) -> Option<u32> {
-        let pid = self.seen.lock().get(id)?.pid()?;
-        process_is_of(pid, id).then_some(pid)
+    /// What was seen of a container; whether it still runs is for the caller to find out.
+    pub(super) fn last_seen(&self, id: &str) -> Option<Inspected> {
+        self.seen.lock().get(id).cloned()
+    }
+
+    /// How many of those containers were seen as made and not started, and as ended.
+    pub(super) fn count_idle<'a>(&self, ids: impl Iterator<Item = &'a String>) -> (usize, usize) {
+        let seen = self.seen.lock();
+        let mut counts = (0, 0);
+        for inspected in ids.filter_map(|id| seen.get(id)) {
+            match inspected.state {
+                ContainerState::Created => counts.0 += 1,
+                ContainerState::Exited { .. } => counts.1 += 1,
+                ContainerState::Running { .. } => {}
+            }
+        }
+        counts
     }
 
     /// Keeps what was inspected.
@@ -223,8 +251,15 @@ mod tests {
             ended: !running,
         };
         let keep = |state| {
-            let inspected =
-                Inspected { state, created_at: String::new(), image_id: String::new(), resources: None };
+            let inspected = Inspected {
+                state,
+                created_at: String::new(),
+                image_id: String::new(),
+                image: String::new(),
+                layer: None,
+                log: None,
+                resources: None,
+            };
             memory.keep("an-id-in-no-control-group", &inspected);
         };
         keep(ContainerState::Exited {

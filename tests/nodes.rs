@@ -1,0 +1,401 @@
+//! Several nodes: machines join with a token, their pods reach one another, one is lost and comes back, one leaves.
+//!
+//! The machines are network namespaces of the test's own, each with a Docker daemon and a kubelet (as root); two are
+//! neighbours, the third is behind a router.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    time::Instant,
+};
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use tempfile::TempDir;
+
+use crate::harness::{Answer, Cluster, IMAGE, Kubectl, PATIENCE, on_machine, root, run};
+
+/// A silent node is noticed after so many seconds, and says that it lives four times as often.
+const SILENCE: [&str; 4] = ["--node-monitor-grace-period", "8", "--node-lease-duration-seconds", "8"];
+
+fn shell(script: &str) -> Answer {
+    let script = format!("set -eu; . scripts/lib/machines.sh; . scripts/lib/images.sh; {script}");
+    run(Command::new("bash").args(["-c", &script]).current_dir(root()))
+}
+
+/// Machines on a router; dropping them takes everything away.
+struct Machines {
+    directory: TempDir,
+    prefix: String,
+}
+
+impl Machines {
+    /// Three machines: `1` and `2` on 192.0.2.0/24, `3` on 198.51.100.0/24.
+    fn make() -> Self {
+        let directory = tempfile::tempdir().expect("a directory must be had");
+        let machines = Self { directory, prefix: format!("mkt{}", std::process::id()) };
+        let Self { directory, prefix } = &machines;
+        let directory = directory.path().display();
+        let mut script = format!(
+            "p={prefix}; ip netns add ${{p}}r; ip -n ${{p}}r link set lo up
+             ip netns exec ${{p}}r sysctl -qw net.ipv4.ip_forward=1
+             ip -n ${{p}}r link add lan type bridge
+             ip -n ${{p}}r addr add 192.0.2.1/24 dev lan; ip -n ${{p}}r link set lan up\n"
+        );
+        for number in 1..=3 {
+            let (address, hop) = if number < 3 {
+                (format!("192.0.2.1{number}"), "192.0.2.1")
+            } else {
+                ("198.51.100.13".into(), "198.51.100.1")
+            };
+            let name = machines.name(number);
+            script.push_str(&format!(
+                "machine_make {directory} {name}
+                 DOCKER_HOST=unix://{directory}/{name}/docker.sock make_busybox_image {IMAGE}
+                 ip link add eth0 netns {name} type veth peer name port{number} netns ${{p}}r
+                 ip -n {name} addr add {address}/24 dev eth0; ip -n {name} link set eth0 up
+                 ip -n {name} route add default via {hop}
+                 ip -n ${{p}}r link set port{number} up\n"
+            ));
+            script.push_str(&if number < 3 {
+                format!("ip -n ${{p}}r link set port{number} master lan\n")
+            } else {
+                format!("ip -n ${{p}}r addr add 198.51.100.1/24 dev port{number}\n")
+            });
+        }
+        shell(&script).ok();
+        machines
+    }
+
+    fn name(&self, number: u8) -> String {
+        format!("{}{number}", self.prefix)
+    }
+
+    fn folder(&self, number: u8) -> PathBuf {
+        self.directory.path().join(self.name(number))
+    }
+
+    fn docker_socket(&self, number: u8) -> String {
+        self.folder(number).join("docker.sock").display().to_string()
+    }
+
+    /// The answer of a command on a machine's network.
+    fn on(&self, number: u8, program: &str, args: &[&str]) -> String {
+        run(on_machine(Some(&self.name(number)), Path::new(program)).args(args)).ok()
+    }
+
+    /// How many containers there are on a machine, dead or alive.
+    fn containers(&self, number: u8) -> usize {
+        let host = format!("unix://{}", self.docker_socket(number));
+        run(Command::new("docker").args(["-H", &host, "ps", "-aq"])).ok().lines().count()
+    }
+
+    /// Plugs or unplugs a machine.
+    fn cable(&self, number: u8, state: &str) {
+        shell(&format!("ip -n {}r link set port{number} {state}", self.prefix)).ok();
+    }
+
+    /// Waits until a machine's routes are as wanted; every change of them is a reason to look.
+    #[track_caller]
+    fn wait_for_routes(&self, number: u8, wanted: impl Fn(&str) -> bool) {
+        let mut monitor = Command::new("ip");
+        monitor.args(["-n", &self.name(number), "monitor", "route"]).stdout(Stdio::piped());
+        let mut monitor = monitor.spawn().expect("ip must start");
+        let output = monitor.stdout.take().expect("there must be an output");
+        let (sender, receiver) = mpsc::sync_channel(64);
+        let reader = std::thread::spawn(move || {
+            for _ in BufReader::new(output).lines().map_while(Result::ok) {
+                // Nobody waits any more.
+                if sender.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        let deadline = Instant::now() + PATIENCE;
+        let mut routes = self.on(number, "ip", &["route"]);
+        while !wanted(&routes)
+            && receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
+        {
+            routes = self.on(number, "ip", &["route"]);
+        }
+        drop(receiver);
+        let _ = monitor.kill();
+        let _ = monitor.wait();
+        let _ = reader.join();
+        assert!(wanted(&routes), "{routes}");
+    }
+}
+
+impl Drop for Machines {
+    fn drop(&mut self) {
+        let Self { directory, prefix } = self;
+        let directory = directory.path().display();
+        for number in 1..=3 {
+            shell(&format!("machine_drop {directory} {prefix}{number}"));
+        }
+        shell(&format!("ip netns del {prefix}r"));
+    }
+}
+
+/// A kubelet that joined, in a process of its own.
+struct Joined {
+    process: Child,
+    log: PathBuf,
+    /// What says which node it is, for `leave`.
+    flags: Vec<String>,
+    machine: Option<String>,
+}
+
+impl Joined {
+    /// Joins with what `minik8s token` printed.
+    fn start(cluster: &Cluster, machine: Option<&str>, folder: &Path, flags: &[&str], more: &[&str]) -> Self {
+        let printed = cluster.minik8s(&["token"]).ok();
+        let join: Vec<&str> = printed.split_whitespace().skip(2).collect();
+        std::fs::create_dir_all(folder).expect("the folder must be made");
+        let log = folder.join("kubelet.log");
+        let file = File::create(&log).expect("the log must be made");
+        let root = folder.join("kubelet").display().to_string();
+        let flags: Vec<String> =
+            [flags, &["--root-dir", &root]].concat().iter().map(|&flag| flag.to_owned()).collect();
+        let process = on_machine(machine, Path::new(env!("CARGO_BIN_EXE_minik8s")))
+            .arg("kubelet")
+            .args(join)
+            .args(&flags)
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().expect("the log must be shared"))
+            .stderr(file)
+            .spawn()
+            .expect("the kubelet must start");
+        Self { process, log, flags, machine: machine.map(str::to_owned) }
+    }
+
+    /// Takes the node out of the cluster; the process ends with it.
+    fn leave(mut self) -> String {
+        let mut command = on_machine(self.machine.as_deref(), Path::new(env!("CARGO_BIN_EXE_minik8s")));
+        let answer = run(command.args(["kubelet", "leave"]).args(&self.flags)).ok();
+        assert!(self.process.wait().expect("the kubelet must end").success(), "{}", self.log());
+        answer
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let _ = writeln!(std::io::stderr(), "the log of a kubelet that joined:\n{}", self.log());
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Waits until a node is ready; before it registers there is nothing to ask about.
+fn wait_for_node(cluster: &Cluster, name: &str) {
+    cluster.watch_with(&Kubectl::ours(), &["get", "nodes", "-w"], |line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        words.first() == Some(&name) && words.get(1) == Some(&"Ready")
+    });
+}
+
+/// A pod on a node that says who asked it.
+fn who(name: &str, node: &str) -> String {
+    format!(
+        r##"
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, labels: {{app: who}}}}
+spec:
+  terminationGracePeriodSeconds: 1
+  nodeSelector: {{kubernetes.io/hostname: {node}}}
+  tolerations: [{{operator: Exists, effect: NoExecute}}]
+  containers:
+  - name: web
+    image: {IMAGE}
+    command: [sh, -c]
+    args:
+    - |
+      mkdir -p /www/cgi-bin
+      printf '#!/bin/sh\necho\necho $REMOTE_ADDR\n' > /www/cgi-bin/who
+      chmod +x /www/cgi-bin/who
+      exec httpd -f -p 80 -h /www
+---
+"##
+    )
+}
+
+#[test]
+fn three_nodes_are_one_cluster_and_survive_the_loss_of_one() {
+    let machines = Machines::make();
+    let first = machines.name(1);
+    let socket = machines.docker_socket(1);
+    let flags = [
+        &["--advertise-address", "192.0.2.11", "--node-ip", "192.0.2.11", "--docker-socket", &socket],
+        &SILENCE[..],
+    ];
+    let cluster = Cluster::start_on(Some(&first), &flags.concat());
+    let cidr = cluster.flag("--cluster-cidr").to_owned();
+    let mut joined: Vec<Joined> = [(2, "near", "192.0.2.12"), (3, "far", "198.51.100.13")]
+        .map(|(number, name, address)| {
+            let socket = machines.docker_socket(number);
+            let flags =
+                ["--node-name", name, "--docker-socket", &socket, "--bridge", "mk0", "--cluster-cidr", &cidr];
+            let more = ["--node-ip", address, "--node-lease-duration-seconds", "8"];
+            let folder = machines.folder(number);
+            Joined::start(&cluster, Some(&machines.name(number)), &folder, &flags, &more)
+        })
+        .into();
+    let home = cluster.node().to_owned();
+    for node in [home.as_str(), "near", "far"] {
+        wait_for_node(&cluster, node);
+    }
+    pods_reach_one_another(&cluster, &machines, &home);
+
+    // One pod that does not wait long on a silent node, at first on the distant one.
+    cluster.kubectl(&["label", "node", "near", "far", "example.minik8s.io/joined=true"]).ok();
+    cluster.kubectl(&["cordon", "near"]).ok();
+    cluster.kubectl(&["apply", "-f", "examples/nodes/mover.yaml"]).ok();
+    let moved_to = |node: &str| {
+        let args = ["get", "pods", "-l", "app=mover", "-o", "wide", "-w"];
+        cluster.watch_with(&Kubectl::ours(), &args, |line| {
+            line.contains(&format!(" {node} ")) && line.contains("1/1") && line.contains("Running")
+        });
+    };
+    moved_to("far");
+    cluster.kubectl(&["uncordon", "near"]).ok();
+    let names = ["get", "pods", "-l", "app=mover", "-o", "name"];
+    let before = cluster.kubectl(&names).ok().trim().to_owned();
+    let containers = machines.containers(3);
+    assert!(containers >= 4, "two pods with their sandboxes: {containers}");
+
+    machines.cable(3, "down");
+    cluster.wait("node/far", "condition=Ready=Unknown");
+    moved_to("near");
+    cluster.kubectl(&["delete", "pod", "who-far", "--wait=false"]).ok();
+    assert_eq!(machines.containers(3), containers, "nobody can tell a lost node what to do");
+
+    machines.cable(3, "up");
+    wait_for_node(&cluster, "far");
+    cluster.wait(&before, "delete");
+    cluster.wait("pod/who-far", "delete");
+    assert_eq!(machines.containers(3), 0, "what was deleted meanwhile is gone");
+
+    cluster.kubectl(&["drain", "near", "--force", "--ignore-daemonsets"]).ok();
+    moved_to("far");
+    let near = joined.remove(0);
+    assert!(near.leave().contains("the node near has left its cluster"));
+    let gone = cluster.kubectl(&["get", "node", "near"]);
+    assert!(gone.stderr.contains("not found"), "{}", gone.stderr);
+    assert_eq!(machines.containers(2), 0);
+    for (program, args) in
+        [("ip", &["route", "show", "proto", "107"][..]), ("ip", &["link", "show", "type", "bridge"])]
+    {
+        assert_eq!(machines.on(2, program, args), "", "{args:?}");
+    }
+    assert!(!machines.on(2, "iptables-save", &[]).contains("MK0-"));
+    machines.wait_for_routes(1, |routes| !routes.contains("via 192.0.2.12"));
+    drop(joined);
+}
+
+/// Every pod reaches every other, under its own address, and the API server by its Service.
+fn pods_reach_one_another(cluster: &Cluster, machines: &Machines, home: &str) {
+    let pods = [("who-home", home), ("who-near", "near"), ("who-far", "far")];
+    cluster.apply(&pods.map(|(name, node)| who(name, node)).concat());
+    let address = |name: &str| {
+        cluster.wait(&format!("pod/{name}"), "condition=Ready");
+        cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"]).ok()
+    };
+    let addresses = pods.map(|(name, _)| address(name));
+    machines.wait_for_routes(1, |routes| {
+        routes.contains("via 192.0.2.12 dev eth0 proto 107") && routes.contains("proto 107 onlink")
+    });
+    machines.wait_for_routes(2, |routes| {
+        routes.contains("via 192.0.2.11 dev eth0 proto 107") && routes.contains("proto 107 onlink")
+    });
+    machines.wait_for_routes(3, |routes| routes.matches("proto 107 onlink").count() == 2);
+    let service = cluster.kubectl(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]).ok();
+    for (from, (name, _)) in pods.iter().enumerate() {
+        for (to, target) in addresses.iter().enumerate().filter(|(to, _)| *to != from) {
+            let url = format!("http://{target}/cgi-bin/who");
+            // exec goes by the kubelet's certificate: the API server believes only one that the cluster has signed.
+            let seen = cluster.kubectl(&["exec", name, "--", "wget", "-qO-", &url]).ok();
+            // busybox writes an IPv4 address as IPv6 sockets see it.
+            let seen = seen.trim().trim_matches(['[', ']']).trim_start_matches("::ffff:");
+            assert_eq!(seen, addresses[from], "{name} to {}", pods[to].0);
+        }
+        let script = format!("echo | nc {service} 443");
+        cluster.kubectl(&["exec", name, "--", "sh", "-c", &script]).ok();
+    }
+}
+
+/// The body of a request for a client certificate of the API server.
+fn signing_request(name: &str) -> String {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "ann");
+    let key = rcgen::KeyPair::generate().expect("a key must be made");
+    let pem = params.serialize_request(&key).and_then(|request| request.pem()).expect("it must be written");
+    format!(
+        "apiVersion: certificates.k8s.io/v1\nkind: CertificateSigningRequest\nmetadata: {{name: {name}}}\n\
+         spec: {{signerName: kubernetes.io/kube-apiserver-client, usages: [client auth], request: {}}}\n",
+        STANDARD.encode(pem)
+    )
+}
+
+#[test]
+fn certificates_are_asked_for_approved_signed_and_renewed_in_place() {
+    let cluster = Cluster::start(&["--container-runtime", "simulated", "--cluster-signing-duration", "20"]);
+    let folder = tempfile::tempdir().expect("a directory must be had");
+    let flags = ["--node-name", "renewing", "--container-runtime", "simulated"];
+    let more = ["--port", "0", "--cluster-cidr", cluster.flag("--cluster-cidr")];
+    let joined = Joined::start(&cluster, None, folder.path(), &flags, &more);
+    wait_for_node(&cluster, "renewing");
+
+    // What a person decides, with upstream's clients.
+    for (kubectl, verb, state) in [
+        (Kubectl::newest(), "approve", "Approved,Issued"),
+        (Kubectl::debian(), "approve", "Approved,Issued"),
+        (Kubectl::newest(), "deny", "Denied"),
+    ] {
+        let name = format!("{}-{verb}", kubectl.name.replace('.', "-"));
+        cluster.apply(&signing_request(&name));
+        let answer = cluster.with(&kubectl, &["certificate", verb, &name]);
+        assert_eq!(answer.code, 0, "{}", answer.stderr);
+        cluster.watch_with(&Kubectl::ours(), &["get", "csr", &name, "-w"], |line| line.ends_with(state));
+    }
+
+    // A second renewal is asked for by the first one's certificate: the joining one has ended by then.
+    let mut renewed = std::collections::BTreeSet::new();
+    let mut served = std::collections::BTreeSet::new();
+    cluster.watch_with(&Kubectl::ours(), &["get", "csr", "-w"], |line| {
+        let name = line.split_whitespace().next().unwrap_or_default().to_owned();
+        if line.contains("system:node:renewing") && line.ends_with("Approved,Issued") {
+            let kind = if line.contains("kubelet-serving") { &mut served } else { &mut renewed };
+            kind.insert(name);
+        }
+        renewed.len() >= 2 && served.len() >= 2
+    });
+    wait_for_node(&cluster, "renewing");
+
+    // Nobody joins with a token that is gone, or trusts another authority.
+    let printed = cluster.minik8s(&["token"]).ok();
+    let words: Vec<&str> = printed.split_whitespace().collect();
+    let id = words[5].split('.').next().expect("a token has an id");
+    assert!(cluster.minik8s(&["token", "list"]).ok().contains(id));
+    let join = |token: &str, hash: &str| {
+        let root = folder.path().join("other").display().to_string();
+        let args = ["kubelet", "--join", words[3], "--token", token, "--ca-cert-hash", hash];
+        cluster.minik8s(&[&args[..], &["--root-dir", &root]].concat())
+    };
+    let wrong = join(words[5], &format!("sha256:{}", "0".repeat(64)));
+    assert!(wrong.code != 0 && wrong.stderr.contains("is not the one of --ca-cert-hash"), "{}", wrong.stderr);
+    cluster.minik8s(&["token", "delete", id]).ok();
+    let refused = join(words[5], words[7]);
+    assert!(refused.code != 0 && refused.stderr.contains("Unauthorized"), "{}", refused.stderr);
+    joined.leave();
+}
