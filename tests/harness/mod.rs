@@ -9,7 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
-    sync::atomic::{AtomicU8, Ordering},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -23,7 +23,7 @@ pub(crate) const IMAGE: &str = "minik8s/busybox:quickstart";
 /// The patience of every wait: pods start in under a second each, but two cores may be busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
-static NEXT: AtomicU8 = AtomicU8::new(0);
+static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// The repository's root.
 pub(crate) fn root() -> &'static Path {
@@ -77,8 +77,10 @@ impl Cluster {
     pub(crate) fn start_on(machine: Option<&str>, more: &[&str]) -> Self {
         make_image();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        // The pid keeps two test runs on one machine apart, the number two clusters of one run.
-        let id = (std::process::id() % 50) as u8 * 5 + number % 5;
+        // The pid keeps two test runs on one machine apart, the number two clusters of one run. Half an octet is room
+        // for 128 nodes; 10.96 and 10.244, which are a cluster's by default, are in nobody's share.
+        let share = std::process::id() % 8;
+        let (octet, half) = (share * 32 + 1 + number % 38 / 2, number % 2 * 128);
         let node = format!("test-{}-{number}", std::process::id());
         let bridge = format!("mkt{}n{number}", std::process::id() % 100_000);
         let mut flags: Vec<String> = [
@@ -86,8 +88,8 @@ impl Cluster {
             ("--kubelet-port", "0".to_owned()),
             ("--node-name", node.clone()),
             ("--bridge", bridge.clone()),
-            ("--cluster-cidr", format!("10.{id}.0.0/16")),
-            ("--service-cluster-ip-range", format!("172.{}.{id}.0/24", 24 + number % 8)),
+            ("--cluster-cidr", format!("10.{octet}.{half}.0/17")),
+            ("--service-cluster-ip-range", format!("172.{}.{}.0/24", 24 + share, number % 256)),
             // How full the disk of the machine is must neither evict the tests' pods nor remove anybody's images.
             ("--eviction-hard", "memory.available<50Mi".to_owned()),
             ("--image-gc-high-threshold", "100".to_owned()),
