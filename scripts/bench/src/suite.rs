@@ -59,16 +59,32 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     suite.writes_and_reads(&empty, &bare).await?;
     suite.watches(&empty).await?;
     suite.pods(&empty, &bare).await?;
+    suite.idle(&empty, "RSS after all of this").await?;
     empty.stop().await?;
 
     let existing = Server::start(&suite.options.server, data.path(), port).await?;
     let remarks = "with the 10,000 pods of this run".to_owned();
     suite.row("exec to /readyz, existing store", "2.8 s", "0.15 s", millis(existing.ready_after), remarks);
-    suite.idle(&existing, "RSS with 10,000 pods, after a restart").await?;
     existing.stop().await?;
     bare.stop().await?;
+
+    // As the peer was measured: nothing but the pods.
+    let data = data_directory()?;
+    let fresh = Server::start(&suite.options.server, data.path(), port).await?;
+    suite.prepare(&fresh).await?;
+    suite.load(&fresh, &create_pods(suite.count(10_000), "p")).await?;
+    suite.idle(&fresh, "RSS with 10,000 pods and nothing else").await?;
+    fresh.stop().await?;
+    let again = Server::start(&suite.options.server, data.path(), port).await?;
+    suite.idle(&again, "RSS with 10,000 pods, after a restart").await?;
+    again.stop().await?;
     suite.print();
     Ok(())
+}
+
+fn create_pods(requests: usize, prefix: &str) -> Plan {
+    let prefix = prefix.to_owned();
+    Plan { what: What::Create, kind: Kind::Pod, requests, connections: 64, prefix, objects: requests }
 }
 
 fn millis(duration: Duration) -> String {
@@ -269,23 +285,13 @@ impl Suite {
     }
 
     async fn pods(&mut self, server: &Server, bare: &Server) -> anyhow::Result<()> {
-        let plan = |requests, prefix: &str| Plan {
-            what: What::Create,
-            kind: Kind::Pod,
-            requests,
-            connections: 64,
-            prefix: prefix.to_owned(),
-            objects: requests,
-        };
         let (few, rest) = (self.count(1_000), self.count(9_000));
-        self.load(server, &plan(few, "few")).await?;
+        self.load(server, &create_pods(few, "few")).await?;
         self.list(server, bare, few, None, "LIST of 1,000 pods", "36 ms").await?;
-        let outcome = self.load(server, &plan(rest, "rest")).await?;
+        let outcome = self.load(server, &create_pods(rest, "rest")).await?;
         self.rate("create a Pod at 64", "1,000/s", "10x", &outcome, None)?;
         self.list(server, bare, few + rest, None, "LIST of 10,000 pods", "324 ms").await?;
-        self.list(server, bare, few + rest, Some(500), "LIST of 10,000 pods in pages of 500", "432 ms")
-            .await?;
-        self.idle(server, "RSS with 10,000 pods").await
+        self.list(server, bare, few + rest, Some(500), "LIST of 10,000 pods in pages of 500", "432 ms").await
     }
 
     /// Reads a whole collection several times, in pages or at once.
