@@ -17,7 +17,7 @@ use std::{
 
 use apiserver_storage::{
     At, ListOptions, Store,
-    embedded::{EmbeddedStore, Options, RealIo, verify},
+    embedded::{EmbeddedStore, OpenError, Options, RealIo, verify},
 };
 use bytes::Bytes;
 use rand::Rng;
@@ -109,8 +109,12 @@ async fn kill_and_check() {
             let before = acknowledged.insert(usize::try_from(client).unwrap(), (count, revision));
             assert!(before.is_none_or(|(_, before)| before < revision), "revisions grow");
         }
-        let report = verify(dir.path(), &RealIo::default()).unwrap();
-        assert_eq!(report.damage, [], "after kill {kill}");
+        match verify(dir.path(), &RealIo::default()) {
+            Ok(report) => assert_eq!(report.damage, [], "after kill {kill}"),
+            // The first processes may die before there is a store at all.
+            Err(OpenError::Missing(_)) if acknowledged.is_empty() => continue,
+            Err(other) => panic!("after kill {kill}: {other}"),
+        }
         check(dir.path(), &acknowledged, kill).await;
     }
     assert!(writes > KILLS * CLIENTS, "only {writes} writes: the kills came too early to prove anything");
