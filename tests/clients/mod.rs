@@ -36,6 +36,10 @@ impl Client {
         let words = step.words(&self.namespace);
         let mut args = vec!["--namespace", self.namespace.as_str()];
         args.extend(words.iter().map(String::as_str));
+        if let Some(last) = step.until {
+            cluster.watch_with(&self.kubectl, &args, |line| step::line_matches(last, line));
+            return None;
+        }
         let answer = cluster.with_editor(&self.kubectl, &args, step.input, step.editor);
         let expected = step.expected(self.minor, &self.namespace);
         let mut wrong = String::new();
@@ -82,7 +86,8 @@ fn every_kubectl_gets_and_says_what_is_documented() {
             .collect();
         runs.into_iter().flat_map(|run| run.join().expect("no client may panic")).collect()
     });
-    assert!(wrong.is_empty(), "{} answers were wrong:\n{}\n{}", wrong.len(), wrong.join("\n"), cluster.log());
+    // What was wrong stands last, where it is seen.
+    assert!(wrong.is_empty(), "{}\n{} answers were wrong:\n{}", cluster.log(), wrong.len(), wrong.join("\n"));
 }
 
 #[test]

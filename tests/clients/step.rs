@@ -9,6 +9,8 @@ pub(super) struct Step {
     pub(super) editor: &'static str,
     /// The first minor version that runs it at all.
     pub(super) since: u32,
+    /// It is followed until a line matches this, and then ended.
+    pub(super) until: Option<&'static str>,
     code: i32,
     stdout: Wording,
     stderr: Wording,
@@ -43,6 +45,7 @@ pub(super) fn run(line: &'static str) -> Step {
         input: "",
         editor: "false",
         since: 0,
+        until: None,
         code: 0,
         stdout: Wording::default(),
         stderr: Wording::default(),
@@ -65,6 +68,12 @@ impl Step {
     /// Leaves it to versions from this one on.
     pub(super) fn since(mut self, minor: u32) -> Self {
         self.since = minor;
+        self
+    }
+
+    /// Follows it until a line is this one, for what comes when it comes; the next step then finds it there.
+    pub(super) fn until(mut self, line: &'static str) -> Self {
+        self.until = Some(line);
         self
     }
 
@@ -144,7 +153,8 @@ fn lines_match(wanted: &[&str], found: &[&str]) -> bool {
     }
 }
 
-fn line_matches(wanted: &str, found: &str) -> bool {
+/// Whether one line is what a pattern promises.
+pub(super) fn line_matches(wanted: &str, found: &str) -> bool {
     match wanted.split_once("{*}") {
         None => wanted == found,
         Some((start, rest)) => found.strip_prefix(start).is_some_and(|tail| {

@@ -475,6 +475,8 @@ spec:
             "NAME    READY   STATUS    RESTARTS   AGE{*}IP{*}NODE{*}NOMINATED NODE   READINESS GATES\n\
              hello   1/1     Running   0          {*}10.{*}test-{*}<none>           <none>\n",
         ),
+        // Docker copies a container's output a moment after it was written.
+        run("logs hello --follow").until("two"),
         run("logs hello").says("one\ntwo\n"),
         run("logs hello --tail=1").says("two\n"),
         run("logs pod/hello -c main --timestamps").says("20{*}Z one\n20{*}Z two\n"),
@@ -493,6 +495,8 @@ spec:
         run("exec -i hello -- cat").reads("piped\n").says("piped\n"),
         run("exec nothere -- true")
             .fails("Error from server (NotFound): pods \"nothere\" not found\n"),
+        // Events are sent when there is time for it.
+        run("get events --watch --field-selector involvedObject.name=hello").until("{*}Started{*}pod/hello{*}"),
         run("describe pod hello").says(
             "Name:{*}hello\nNamespace:{*}{ns}\n{lines}\nNode:{*}test-{*}/{*}\n{lines}\nLabels:{*}app=hello\n\
              Annotations:{*}\nStatus:{*}Running\nIP:{*}10.{*}\nIPs:\n  IP:  10.{*}\nContainers:\n  main:\n\
@@ -562,6 +566,7 @@ spec:
             .fails("Error from server (NotFound): replicasets.apps \"nothere\" not found\n")
             .warns_before(21, "Error from server (NotFound): replicasets.apps \"nothere\" not found\n")
             .warns_before(34, "error: no objects passed to scale replicasets.apps \"nothere\" not found\n"),
+        run("get events --watch --field-selector involvedObject.name=web").until("{*}SuccessfulCreate{*}replicaset/web{*}"),
         run("describe rs web").says(
             "Name:         web\nNamespace:    {ns}\nSelector:     app=web\nLabels:       <none>\n\
              Annotations:  <none>\nReplicas:     {*} current / 1 desired\nPods Status:  {*}\nPod Template:\n\
