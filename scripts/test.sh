@@ -20,6 +20,22 @@ tools="${MINIK8S_TEST_TOOLS:-$HOME/.cache/minik8s-test-tools}"
 
 step() { printf '\n== %s\n' "$*"; }
 
+# Runs every test; what failed is said once more at the end, in brief: its panic is far up, and may stand behind a log.
+every_test() {
+    local log
+    log="$(mktemp)"
+    if cargo test --workspace --no-fail-fast 2>&1 | tee "$log"; then
+        rm "$log"
+        return
+    fi
+    step "what failed (all of it: $log)"
+    awk '/^---- .* stdout ----$/ { print; getline; getline; left = 5 }
+         /panicked at/ && !left { left = 5 }
+         /answers were wrong:$/ { left = 60 }
+         left > 0 { print substr($0, 1, 500); left-- }' "$log"
+    return 1
+}
+
 step "set-up"
 scripts/setup.sh --test ${long:+--long}
 
@@ -41,7 +57,7 @@ step "scripts"
 scripts/lib/docker-test.sh
 
 step "tests"
-cargo test --workspace --no-fail-fast
+every_test
 
 # Debian's etcd is older than those that tell a cache how far they are: the other half of the store needs a newer one.
 step "the store on etcd 3.6"

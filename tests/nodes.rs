@@ -15,7 +15,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
-use crate::harness::{Answer, Cluster, IMAGE, Kubectl, PATIENCE, on_machine, root, run};
+use crate::harness::{Answer, Cluster, IMAGE, Kubectl, NEVER_SHORT_OF_DISK, PATIENCE, on_machine, root, run};
 
 /// A silent node is noticed after so many seconds, and says that it lives four times as often.
 const SILENCE: [&str; 4] = ["--node-monitor-grace-period", "8", "--node-lease-duration-seconds", "8"];
@@ -163,6 +163,7 @@ impl Joined {
             .arg("kubelet")
             .args(join)
             .args(&flags)
+            .args(NEVER_SHORT_OF_DISK)
             .args(more)
             .stdin(Stdio::null())
             .stdout(file.try_clone().expect("the log must be shared"))

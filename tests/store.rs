@@ -123,8 +123,9 @@ fn revision(cluster: &Cluster) -> u64 {
 fn goes_on(cluster: &Cluster, before: u64, containers: &[String]) -> u64 {
     cluster.wait("pod/kept", "condition=Ready");
     assert_eq!(cluster.containers("label=io.kubernetes.pod.name=kept"), containers, "the same containers");
-    let path =
-        format!("/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={before}&timeoutSeconds=1");
+    let path = format!(
+        "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={before}&timeoutSeconds=60"
+    );
     let resumed = raw(cluster, &path);
     assert!(format!("{resumed:?}").contains("too old resource version"), "a gap would be a lie: {resumed:?}");
     cluster.kubectl(&["label", "configmap", "first", "seen=yes", "--overwrite"]).ok();

@@ -26,22 +26,15 @@ pub(crate) fn survives(cluster: &Cluster) {
 
     cluster.wait("pod/hello", "condition=Ready");
     assert_eq!(picture(cluster), before, "objects, containers and their processes are the same");
-    let path = format!(
-        "/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={version}&timeoutSeconds=1"
-    );
-    let events = cluster.with(&Kubectl::upstream(), &["get", "--raw", &path]).ok();
-    let names: Vec<String> = events
-        .lines()
-        .map(|line| serde_json::from_str::<serde_json::Value>(line).expect("an event must be JSON"))
-        .map(|event| {
-            format!(
-                "{} {}",
-                event["type"].as_str().unwrap_or_default(),
-                event["object"]["metadata"]["name"].as_str().unwrap_or_default()
-            )
-        })
-        .collect();
-    assert_eq!(names, ["ADDED late"], "the watch goes on where it was, over the restart");
+    let path = format!("/api/v1/namespaces/default/configmaps?watch=true&resourceVersion={version}");
+    let mut first = String::new();
+    cluster.watch_with(&Kubectl::upstream(), &["get", "--raw", &path], |line| {
+        let event: serde_json::Value = serde_json::from_str(line).expect("an event must be JSON");
+        let text = |pointer| event.pointer(pointer).and_then(serde_json::Value::as_str).unwrap_or_default();
+        first = format!("{} {}", text("/type"), text("/object/metadata/name"));
+        true
+    });
+    assert_eq!(first, "ADDED late", "the watch goes on where it was, over the restart");
 
     // And it is alive: what is asked for now is done.
     cluster.kubectl(&["scale", "replicaset", "quickstart", "--replicas=3"]).ok();

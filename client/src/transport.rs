@@ -25,6 +25,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone)]
 pub struct Client {
     inner: kube::Client,
+    /// How long a request may take that is no watch or stream.
+    patience: Duration,
 }
 
 /// A WebSocket to a pod, through the server.
@@ -154,9 +156,9 @@ impl Client {
                 config.headers.push((http::header::USER_AGENT, agent));
             }
         }
-        let inner =
-            kube::Client::try_from(config).map_err(|error| Error::Config(crate::error::chain(&error)))?;
-        Ok(Self { inner })
+        let inner = crate::connect::client(config);
+        let inner = inner.map_err(|error| Error::Config(crate::error::chain(&error)))?;
+        Ok(Self { inner, patience: REQUEST_TIMEOUT })
     }
 
     /// A client whose transport is a service in this process: the API server's own, with an identity that no
@@ -169,7 +171,14 @@ impl Client {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Self { inner: kube::Client::new(service, "default") }
+        Self { inner: kube::Client::new(service, "default"), patience: REQUEST_TIMEOUT }
+    }
+
+    /// The same client with another patience for requests that are no watch or stream: what is said again in a
+    /// moment is better given up early, and said over a new connection.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// The same connection as `kube`'s client.
@@ -189,9 +198,10 @@ impl Client {
             let body = body.collect().await.map_err(|error| Error::Transport(crate::error::chain(&error)))?;
             Ok(Response::from_parts(parts, body.to_bytes()))
         };
-        tokio::time::timeout(REQUEST_TIMEOUT, exchange)
+        let patience = self.patience;
+        tokio::time::timeout(patience, exchange)
             .await
-            .unwrap_or_else(|_| Err(Error::Transport(format!("no answer within {REQUEST_TIMEOUT:?}"))))
+            .unwrap_or_else(|_| Err(Error::Transport(format!("no answer within {patience:?}"))))
     }
 
     /// Sends a request and answers the body; a status code of 400 and more is an error.

@@ -39,9 +39,11 @@ say "It joins with a token"
 show minik8s token create --ttl 600
 read -ra join <<<"$(minik8s token create --ttl 600 | grep -- --join)"
 cidr=$(kubectl get nodes -o jsonpath='{.items[0].spec.podCIDR}')
+# It shares this machine's disk, however full that is.
 machine_run "$machine" "${MINIK8S:-${CARGO_TARGET_DIR:-target}/debug/minik8s}" "${join[@]:1}" \
     --node-name "$machine" --node-labels example.minik8s.io/joined=true --root-dir "$home" --bridge mkd0 \
     --docker-socket "${docker#unix://}" --cluster-cidr "${cidr%.*.*}.0.0/16" --node-lease-duration-seconds 8 \
+    --eviction-hard 'memory.available<50Mi' \
     >"$machines/kubelet.log" 2>&1 </dev/null &
 until kubectl get node "$machine" >/dev/null 2>&1; do sleep 0.2; done
 show kubectl wait --for=condition=Ready "node/$machine" --timeout=120s

@@ -40,7 +40,7 @@ use kubelet_runtime::{
     docker::{DockerOptions, DockerRuntime},
     simulated::{SimulatedOptions, SimulatedRuntime},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Args, Config, ConfigError, RuntimeKind};
@@ -164,6 +164,8 @@ pub async fn connect(
 struct NodeView {
     labels: std::collections::BTreeMap<String, String>,
     pod_cidr: Option<ipnet::Ipv4Net>,
+    /// Whether somebody has declared a condition of it unknown.
+    doubted: bool,
 }
 
 async fn start(
@@ -188,21 +190,25 @@ async fn start(
     let (network_sender, network) = watch::channel(None);
     let (pressure_sender, pressure) = watch::channel(Pressure::default());
 
+    // What says that the node lives is said again soon: upstream gives these requests no longer either.
+    let lifeline = client.clone().with_patience(config.renew_every.min(heartbeat::RENEW_EVERY));
     let mut keeper = NodeKeeper {
         config: Arc::clone(&config),
         machine: machine.clone(),
-        client: client.clone(),
+        client: lifeline.clone(),
         runtime: Arc::clone(&runtime),
         network: network.clone(),
         addresses: addresses.clone(),
+        doubted: Arc::default(),
         images: None,
         pressure,
     };
+    let doubted = Arc::clone(&keeper.doubted);
     let Some(registered) = register(&mut keeper, shutdown).await else { return Ok(()) };
     let node_uid = ObjectMeta::from_value(&registered).uid;
     let name = config.node_name.clone();
     tasks.spawn(heartbeat::keep(
-        client.clone(),
+        lifeline,
         name.clone(),
         node_uid.clone(),
         config.renew_every,
@@ -279,6 +285,7 @@ async fn start(
     let (policy, static_path) = (config.pressure.clone(), config.static_pod_path.clone());
     let setup = NetworkSetup {
         config,
+        doubted,
         context: Arc::clone(&context),
         nodes,
         peers,
@@ -329,7 +336,9 @@ fn probe_client() -> reqwest::Client {
 fn project_node(bytes: &[u8], meta: &ObjectMeta) -> Option<NodeView> {
     let node: Value = serde_json::from_slice(bytes).ok()?;
     let pod_cidr = node.pointer("/spec/podCIDR").and_then(Value::as_str).and_then(|range| range.parse().ok());
-    Some(NodeView { labels: meta.labels.clone(), pod_cidr })
+    let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
+    let doubted = conditions.into_iter().flatten().any(|condition| condition["status"] == "Unknown");
+    Some(NodeView { labels: meta.labels.clone(), pod_cidr, doubted })
 }
 
 /// How a node's pods are reached; `None` until it has an address and a range.
@@ -374,6 +383,8 @@ fn project_service(bytes: &[u8], meta: &ObjectMeta) -> Option<ServiceFacts> {
 /// Brings the pod network up once the node has a range.
 struct NetworkSetup {
     config: Arc<Config>,
+    /// Told when the API doubts that the node is well.
+    doubted: Arc<Notify>,
     context: Arc<Context>,
     nodes: Informer<NodeView>,
     /// All nodes, this one included; none where the runtime has a network of its own.
@@ -398,6 +409,9 @@ impl NetworkSetup {
             for change in changes.recv().await {
                 let Some(node) = change.after else { continue };
                 self.context.admission.lock().set_labels(node.labels.clone());
+                if node.doubted {
+                    self.doubted.notify_one();
+                }
                 if self.sender.borrow().is_none()
                     && let Some(range) = node.pod_cidr.or(self.config.pod_cidr)
                 {

@@ -16,7 +16,7 @@ use client::{Client, Error, PatchType};
 use jiff::Timestamp;
 use kubelet_runtime::{ImageView, PodRuntime};
 use serde_json::json;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -306,6 +306,8 @@ pub(crate) struct NodeKeeper {
     pub addresses: Vec<IpAddr>,
     /// What the node is short of.
     pub pressure: watch::Receiver<Pressure>,
+    /// Told when the API no longer says of the node what was reported.
+    pub doubted: Arc<Notify>,
     /// The node's images, and when they were listed.
     pub images: Option<(tokio::time::Instant, Images)>,
 }
@@ -368,6 +370,8 @@ impl NodeKeeper {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(MEASURE_EVERY) => {}
+                // Whoever was silent has been declared lost: that it is well must be said again.
+                () = self.doubted.notified() => last = None,
                 changed = self.network.changed() => if changed.is_err() { return },
                 changed = self.pressure.changed() => if changed.is_err() { pressure_ended(&shutdown).await },
             }

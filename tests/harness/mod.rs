@@ -23,6 +23,10 @@ pub(crate) const IMAGE: &str = "minik8s/busybox:quickstart";
 /// The patience of every wait: pods start in under a second each, but two cores may be busy with other tests.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
+/// How full the disk of the machine is must neither evict the tests' pods nor remove anybody's images.
+pub(crate) const NEVER_SHORT_OF_DISK: [&str; 4] =
+    ["--eviction-hard", "memory.available<50Mi", "--image-gc-high-threshold", "100"];
+
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// The repository's root.
@@ -90,13 +94,11 @@ impl Cluster {
             ("--bridge", bridge.clone()),
             ("--cluster-cidr", format!("10.{octet}.{half}.0/17")),
             ("--service-cluster-ip-range", format!("172.{}.{}.0/24", 24 + share, number % 256)),
-            // How full the disk of the machine is must neither evict the tests' pods nor remove anybody's images.
-            ("--eviction-hard", "memory.available<50Mi".to_owned()),
-            ("--image-gc-high-threshold", "100".to_owned()),
         ]
         .into_iter()
         .flat_map(|(flag, value)| [flag.to_owned(), value])
         .collect();
+        flags.extend(NEVER_SHORT_OF_DISK.map(str::to_owned));
         flags.extend(more.iter().map(|&flag| flag.to_owned()));
         // An etcd of this machine is not reached from within another's namespace.
         let any_store = !more.contains(&"--store") && machine.is_none();

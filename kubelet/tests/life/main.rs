@@ -127,6 +127,13 @@ async fn a_node_and_a_pod_from_start_to_end() {
             .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
     };
     world.api.until(&node, "ready", |node| node.is_some_and(is_ready)).await;
+    // Somebody lost sight of it for a while: it says at once that it is well, though nothing about it has changed.
+    let mut lost = world.api.get(&node).unwrap();
+    for condition in lost["status"]["conditions"].as_array_mut().unwrap() {
+        condition["status"] = json!("Unknown");
+    }
+    world.api.put(&node, lost);
+    world.api.until(&node, "ready again", |node| node.is_some_and(is_ready)).await;
     let lease = format!("/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/{NODE}");
     world.api.until(&lease, "there", |lease| lease.is_some()).await;
 

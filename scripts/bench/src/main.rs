@@ -9,13 +9,15 @@
 
 mod baseline;
 mod connection;
+mod docker;
 mod load;
 mod measure;
+mod pods;
 mod server;
 mod suite;
 mod watch;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand};
 
@@ -69,6 +71,29 @@ enum Command {
         #[arg(long, default_value_t = 100)]
         objects: usize,
     },
+    /// Start pods on a running cluster of one node, beside the same Docker calls made bare, and print both
+    Pods {
+        #[command(flatten)]
+        target: TargetOptions,
+        /// Where the daemon listens
+        #[arg(long, default_value = "/var/run/docker.sock", value_name = "PATH")]
+        docker_socket: PathBuf,
+        /// Image of the containers, which must be there and have a `sleep`
+        #[arg(long, default_value = "minik8s/busybox:quickstart")]
+        image: String,
+        /// How many pods one after another
+        #[arg(long, default_value_t = 20)]
+        rounds: usize,
+        /// How many pods at once
+        #[arg(long, default_value_t = 100)]
+        crowd: usize,
+        /// Beside how many pods the idle kubelet (`--pid`) is looked at
+        #[arg(long, default_value_t = 50)]
+        idle_pods: usize,
+        /// For how many seconds
+        #[arg(long, default_value_t = 30)]
+        idle_seconds: u64,
+    },
     /// Serve fixed bytes over TLS with nothing but hyper and rustls: what the machine can give
     Baseline {
         /// Where to listen
@@ -85,7 +110,7 @@ struct TargetOptions {
     /// How to reach the server
     #[arg(long, env = "KUBECONFIG", value_name = "FILE")]
     kubeconfig: PathBuf,
-    /// The server's process, for the processor time that it takes
+    /// The server's process (the kubelet's, for pods), for the processor time that it takes
     #[arg(long)]
     pid: Option<u32>,
 }
@@ -105,6 +130,18 @@ fn main() -> anyhow::Result<()> {
             let outcome = on_one_thread(load::run(&reach, target.pid, &plan))?;
             println!("{}", outcome.to_json());
             Ok(())
+        }
+        Command::Pods { target, docker_socket, image, rounds, crowd, idle_pods, idle_seconds } => {
+            on_one_thread(pods::run(pods::Options {
+                target: Target::from_kubeconfig(&target.kubeconfig)?,
+                pid: target.pid,
+                docker_socket,
+                image,
+                rounds,
+                crowd,
+                idle_pods,
+                idle: Duration::from_secs(idle_seconds),
+            }))
         }
         // As many threads as an API server would have.
         Command::Baseline { listen, kubeconfig } => tokio::runtime::Builder::new_multi_thread()
