@@ -1,6 +1,7 @@
 //! What the pods of this node take of it, and whether one more fits.
 //!
-//! The decision itself is pure (`pod::admit`); this keeps the sum of those that were taken.
+//! The decision itself is pure (`pod::admit`); this keeps the sum of those that were taken, and through
+//! [`Allocations`] what each was given.
 
 use std::collections::HashMap;
 
@@ -8,6 +9,7 @@ use api_objects::Value;
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::{
+    allocations::Allocations,
     pod::{
         admit::{NodeFacts, Rejection, Used, admit, resize},
         uid,
@@ -16,17 +18,18 @@ use crate::{
 };
 
 /// The pods that this node has taken.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Admission {
     node: NodeFacts,
     taken: HashMap<String, Pod>,
+    allocations: Allocations,
 }
 
 impl Admission {
     /// For a node with nothing on it.
     #[must_use]
-    pub(crate) fn new(node: NodeFacts) -> Self {
-        Self { node, taken: HashMap::new() }
+    pub(crate) fn new(node: NodeFacts, allocations: Allocations) -> Self {
+        Self { node, taken: HashMap::new(), allocations }
     }
 
     /// Follows changes of the node's labels.
@@ -39,9 +42,20 @@ impl Admission {
         self.node.pressure = pressure;
     }
 
-    /// Takes a pod that was taken before (a restart of the kubelet): it is not asked again.
+    /// Takes a pod that was taken before (a restart of the kubelet): it is not asked again, and has what it had.
     pub(crate) fn adopt(&mut self, pod: &Pod) {
-        self.taken.insert(uid(pod).to_owned(), lean(pod));
+        let allocated = lean(&self.allocations.recall(pod));
+        self.taken.insert(uid(pod).to_owned(), allocated);
+    }
+
+    /// Whether a pod was taken, by this kubelet or by the one before it.
+    pub(crate) fn was_taken(&self, uid: &str) -> bool {
+        self.holds(uid) || self.allocations.has(uid)
+    }
+
+    /// Whether a pod has something of the node now.
+    pub(crate) fn holds(&self, uid: &str) -> bool {
+        self.taken.contains_key(uid)
     }
 
     /// Takes a pod if it fits.
@@ -53,7 +67,12 @@ impl Admission {
             }
         }
         admit(pod, raw_spec, &self.node, &used)?;
-        self.adopt(pod);
+        let allocated = lean(pod);
+        // Without the note the pod runs all the same: upstream only logs it too.
+        if let Err(error) = self.allocations.keep(&allocated, uid(pod)) {
+            tracing::warn!(uid = uid(pod), "cannot note what a pod was given: {error}");
+        }
+        self.taken.insert(uid(pod).to_owned(), allocated);
         Ok(())
     }
 
@@ -71,7 +90,12 @@ impl Admission {
                 used.add(pod_there);
             }
         }
-        match resize(&wanted, before, &self.node, &used) {
+        let fits = resize(&wanted, before, &self.node, &used).and_then(|()| {
+            // Given only what the next kubelet will know of.
+            let noted = self.allocations.keep(&wanted, uid(pod));
+            noted.map_err(|error| ("Deferred", format!("cannot note what the pod is given: {error}")))
+        });
+        match fits {
             Ok(()) => {
                 self.taken.insert(uid(pod).to_owned(), wanted);
                 Ok(())

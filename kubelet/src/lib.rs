@@ -9,6 +9,7 @@
 //! (logs, exec, metrics) · [`simulated`] (a thousand nodes that only pretend).
 
 mod admission;
+mod allocations;
 mod api;
 pub mod config;
 mod context;
@@ -46,6 +47,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use config::{Args, Config, ConfigError, RuntimeKind};
 
 use admission::Admission;
+use allocations::Allocations;
 use context::Context;
 use events::Events;
 use images::Images;
@@ -260,7 +262,7 @@ async fn start(
         statuses: StatusWriter::start(client, tasks, shutdown),
         events,
         services: services.clone(),
-        admission: parking_lot::Mutex::new(Admission::new(facts)),
+        admission: parking_lot::Mutex::new(Admission::new(facts, Allocations::new(Layout::new(&root)))),
         names: NameService {
             cluster_dns: config.cluster_dns.clone(),
             cluster_domain: config.cluster_domain.clone(),

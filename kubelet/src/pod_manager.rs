@@ -68,7 +68,7 @@ impl PodManager {
         }
         let mut all: Vec<Key> = self.pods.list().into_iter().map(|(key, _)| key).collect();
         // Those that were taken before come first, whatever their names: they keep what they have.
-        all.sort_by_key(|key| !self.pods.get(key).is_some_and(|bytes| was_taken(&bytes)));
+        all.sort_by_key(|key| !self.pods.get(key).is_some_and(|bytes| self.was_taken(&bytes)));
         for key in all {
             self.follow(&key);
         }
@@ -194,10 +194,10 @@ impl PodManager {
 
     /// A pod that is new to this process.
     fn begin(&self, uid: String, bytes: Bytes) {
-        let verdict = self.admit(&bytes);
-        if !was_taken(&bytes) {
+        if !self.was_taken(&bytes) {
             self.context.measures.pod_seen(&uid);
         }
+        let verdict = self.admit(&bytes);
         let workers = Arc::clone(&self.workers);
         let (gone, ended) = (uid.clone(), Arc::clone(&self.ended));
         let measures = Arc::clone(&self.context.measures);
@@ -207,6 +207,11 @@ impl PodManager {
             ended.notify_one();
         });
         self.workers.lock().insert(uid, handle);
+    }
+
+    /// Whether a kubelet of this node has accepted this pod before. One that was killed may not have told the API.
+    fn was_taken(&self, bytes: &[u8]) -> bool {
+        has_started(bytes) || self.context.admission.lock().was_taken(&ObjectMeta::from_bytes(bytes).uid)
     }
 
     fn admit(&self, bytes: &Bytes) -> Option<Verdict> {
@@ -224,8 +229,9 @@ impl PodManager {
         if matches!(phase, "Succeeded" | "Failed") {
             return None;
         }
+        let was_taken = self.was_taken(bytes);
         let mut admission = self.context.admission.lock();
-        if was_taken(bytes) || pod.metadata.deletion_timestamp.is_some() {
+        if was_taken || pod.metadata.deletion_timestamp.is_some() {
             admission.adopt(&pod);
             return None;
         }
@@ -242,8 +248,8 @@ impl PodManager {
     }
 }
 
-/// Whether a kubelet has accepted this pod before: it then gave it a start time.
-fn was_taken(bytes: &[u8]) -> bool {
+/// Whether a kubelet has told of this pod that it accepted it: it then gave it a start time.
+fn has_started(bytes: &[u8]) -> bool {
     #[derive(serde::Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
     struct Status {
@@ -308,7 +314,11 @@ async fn sweep(context: Arc<Context>, pods: Informer<Bytes>, workers: Arc<Mutex<
             Ok(views) => {
                 let known: HashSet<String> =
                     pods.list().iter().map(|(_, bytes)| ObjectMeta::from_bytes(bytes).uid).collect();
-                let owned = |uid: &str| known.contains(uid) || workers.lock().contains_key(uid);
+                let owned = |uid: &str| {
+                    known.contains(uid)
+                        || workers.lock().contains_key(uid)
+                        || context.admission.lock().holds(uid)
+                };
                 for view in views.iter().filter(|view| !owned(&view.pod.uid)) {
                     remove_orphan(&context, view).await;
                 }

@@ -249,3 +249,72 @@ async fn what_cannot_be_done_is_said() {
     assert_eq!(waiting["state"]["waiting"]["message"], "configmap \"none\" not found");
     world.stop().await;
 }
+
+/// What a pod was given is not what it asks for: a kubelet that starts in between must not mix them up.
+#[tokio::test]
+async fn a_resize_that_was_not_granted_is_not_granted_by_a_restart() {
+    let cpu = |cpu: &str| json!({"requests": {"cpu": cpu}});
+    let mut world = World::new();
+    let pod = world.create("grows", json!({"containers": [{"name": "a", "resources": cpu("100m")}]}));
+    world.phase(&pod, "Running").await;
+    let ask = |world: &World, amount: &str| {
+        let mut object = world.api.get(&pod).unwrap();
+        object["spec"]["containers"][0]["resources"] = cpu(amount);
+        object["metadata"]["generation"] = json!(object["metadata"]["generation"].as_i64().unwrap() + 1);
+        world.api.put(&pod, object);
+    };
+    let given = |object: &Value| container(Some(object))["allocatedResources"]["cpu"].clone();
+    let pending = |object: &Value| condition(object, "PodResizePending")["reason"].clone();
+    let becomes = async |world: &World, amount: &str, reason: Value| {
+        let holds = |object: Option<&Value>| {
+            object.is_some_and(|object| {
+                given(object) == amount
+                    && pending(object) == reason
+                    && object["status"]["observedGeneration"] == object["metadata"]["generation"]
+            })
+        };
+        world.api.until(&pod, &format!("given {amount}, {reason}"), holds).await;
+    };
+    ask(&world, "200m");
+    becomes(&world, "200m", Value::Null).await;
+    ask(&world, "100000");
+    becomes(&world, "200m", json!("Infeasible")).await;
+
+    // The API forgot what it was told, as one that was restored from a backup; and another wish came meanwhile.
+    world.stop().await;
+    let mut object = world.api.get(&pod).unwrap();
+    let forgotten = &mut object["status"]["containerStatuses"][0];
+    for field in ["resources", "allocatedResources"] {
+        forgotten.as_object_mut().unwrap().remove(field);
+    }
+    object["status"]["conditions"]
+        .as_array_mut()
+        .unwrap()
+        .retain(|known| known["type"] != "PodResizePending");
+    world.api.put(&pod, object);
+    ask(&world, "200000");
+    world.start();
+    becomes(&world, "200m", json!("Infeasible")).await;
+
+    // A damaged file: what the API was told counts.
+    world.stop().await;
+    let file = world.root.path().join("pods").join(uid("grows")).join("allocated.json");
+    std::fs::write(&file, "{\"spec\":").unwrap();
+    world.start();
+    let fresh = world.create("fresh", json!({"containers": [{"name": "a"}]}));
+    world.phase(&fresh, "Running").await;
+    ask(&world, "150m");
+    becomes(&world, "150m", Value::Null).await;
+    ask(&world, "100000");
+    becomes(&world, "150m", json!("Infeasible")).await;
+    assert_eq!(container(world.api.get(&pod).as_ref())["restartCount"], 0);
+
+    world.delete("grows");
+    world.gone(&pod).await;
+    world.stop().await;
+    world.start();
+    world.create("last", json!({"containers": [{"name": "a"}]}));
+    world.phase(&path("last"), "Running").await;
+    assert!(!file.exists(), "what a pod was given goes with it");
+    world.stop().await;
+}
