@@ -88,9 +88,8 @@ pub(crate) struct NodeOptions {
     #[arg(long, env = "MINIK8S_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT")]
     image_gc_high_threshold: Option<u64>,
 
-    /// Thresholds below which pods are evicted: memory.available<100Mi,nodefs.available<10%,...
-    #[arg(long, env = "MINIK8S_EVICTION_HARD", value_name = "THRESHOLDS", value_delimiter = ',')]
-    eviction_hard: Vec<String>,
+    #[command(flatten)]
+    eviction: kubelet::pressure::options::EvictionArgs,
 
     /// Range of all pods; each node gets a /24 of it
     #[arg(long, env = "MINIK8S_CLUSTER_CIDR", value_name = "CIDR", default_value = controller_manager::config::DEFAULT_CLUSTER_CIDR)]
@@ -121,7 +120,7 @@ impl NodeOptions {
             max_pods: self.max_pods,
             pod_manifest_path: self.pod_manifest_path.clone(),
             image_gc_high_threshold: self.image_gc_high_threshold,
-            eviction_hard: self.eviction_hard.clone(),
+            eviction: self.eviction.clone(),
             cluster_cidr: Some(self.cluster_cidr),
             bridge: self.bridge.clone(),
             port: self.kubelet_port,

@@ -16,7 +16,11 @@ use serde_json::{Value, json};
 
 use crate::{
     heartbeat,
-    pressure::{Policy, Transition, thresholds::Thresholds},
+    pressure::{
+        Policy,
+        options::{EvictionArgs, EvictionFields, duration},
+        thresholds::Given,
+    },
 };
 
 /// Which runtime carries pods.
@@ -71,9 +75,9 @@ pub struct Args {
     /// Percent of the disk in use above which images that no container uses are removed; 100 for never
     #[arg(long, env = "MINIK8S_IMAGE_GC_HIGH_THRESHOLD", value_name = "PERCENT")]
     pub image_gc_high_threshold: Option<u64>,
-    /// Thresholds below which pods are evicted: memory.available<100Mi,nodefs.available<10%,...
-    #[arg(long, env = "MINIK8S_EVICTION_HARD", value_name = "THRESHOLDS", value_delimiter = ',')]
-    pub eviction_hard: Vec<String>,
+    /// When pods are evicted.
+    #[command(flatten)]
+    pub eviction: EvictionArgs,
     /// Range for pods if the cluster gives the node none
     #[arg(long, env = "MINIK8S_POD_CIDR", value_name = "CIDR")]
     pub pod_cidr: Option<ipnet::Ipv4Net>,
@@ -139,8 +143,13 @@ struct File {
     resolv_conf: Option<PathBuf>,
     register_with_taints: Vec<Taint>,
     static_pod_path: Option<PathBuf>,
-    eviction_hard: BTreeMap<String, String>,
+    eviction_hard: Given,
+    eviction_soft: Given,
+    eviction_soft_grace_period: Given,
+    eviction_max_pod_grace_period: Option<i32>,
     eviction_pressure_transition_period: Option<String>,
+    eviction_minimum_reclaim: Given,
+    volume_stats_agg_period: Option<String>,
     #[serde(rename = "imageGCHighThresholdPercent")]
     image_gc_high_threshold_percent: Option<u64>,
     #[serde(rename = "imageGCLowThresholdPercent")]
@@ -150,28 +159,27 @@ struct File {
 }
 
 impl File {
-    /// When pods are evicted and images removed; flags win over the file's thresholds.
-    fn pressure(&self, flag: &[String], high_percent: Option<u64>) -> Result<Policy, ConfigError> {
+    /// When pods are evicted and images removed; flags win.
+    fn pressure(&self, flags: &Args) -> Result<Policy, ConfigError> {
         let wrong = ConfigError::Invalid;
-        let mut policy = Policy::default();
-        if !flag.is_empty() {
-            policy.thresholds = Thresholds::parse_flag(flag.iter().map(String::as_str)).map_err(wrong)?;
-        } else if !self.eviction_hard.is_empty() {
-            let given = self.eviction_hard.iter().map(|(signal, value)| (signal.as_str(), value.as_str()));
-            policy.thresholds = Thresholds::parse(given).map_err(wrong)?;
-        }
-        let duration = |text: &str| {
-            api_objects::duration::parse_go(text).map_err(|error| wrong(format!("{text:?}: {error}")))
+        let fields = EvictionFields {
+            hard: self.eviction_hard.clone(),
+            soft: self.eviction_soft.clone(),
+            soft_grace_period: self.eviction_soft_grace_period.clone(),
+            max_pod_grace_period: self.eviction_max_pod_grace_period,
+            pressure_transition_period: self.eviction_pressure_transition_period.clone(),
+            minimum_reclaim: self.eviction_minimum_reclaim.clone(),
+            volume_stats_agg_period: self.volume_stats_agg_period.clone(),
         };
-        if let Some(period) = &self.eviction_pressure_transition_period {
-            policy.transition = Transition(duration(period)?);
-        }
+        let mut policy = Policy::read(&flags.eviction, &fields).map_err(wrong)?;
         if let Some(age) = &self.image_minimum_gc_age {
-            policy.images.minimum_age = duration(age)?;
+            policy.images.minimum_age = duration(age).map_err(wrong)?;
         }
         let images = &mut policy.images;
-        images.high_percent =
-            high_percent.or(self.image_gc_high_threshold_percent).unwrap_or(images.high_percent);
+        images.high_percent = flags
+            .image_gc_high_threshold
+            .or(self.image_gc_high_threshold_percent)
+            .unwrap_or(images.high_percent);
         images.low_percent = self.image_gc_low_threshold_percent.unwrap_or(images.low_percent);
         if images.high_percent > 100 || images.low_percent >= images.high_percent {
             return Err(wrong(format!(
@@ -333,6 +341,7 @@ impl Args {
             Some(path) => File::read(path)?,
             None => File::default(),
         };
+        let pressure = file.pressure(&self)?;
         let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
         let node_name_given = self.hostname_override.is_some();
         let node_name = self.hostname_override.unwrap_or_else(|| hostname.trim().to_owned()).to_lowercase();
@@ -346,7 +355,6 @@ impl Args {
             })?;
             node_labels.insert(key.to_owned(), value.to_owned());
         }
-        let pressure = file.pressure(&self.eviction_hard, self.image_gc_high_threshold)?;
         let mut taints = file.register_with_taints;
         if !self.register_with_taints.is_empty() {
             taints =
@@ -455,6 +463,7 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pressure::thresholds::Thresholds;
 
     #[test]
     fn flags_win_over_the_file() {
@@ -479,19 +488,24 @@ mod tests {
 
     #[test]
     fn when_a_node_is_short() {
-        let read = |text: &str, flag: &[&str]| {
+        let read = |text: &str| {
             let file: File = api_objects::yaml::from_str(text).unwrap();
-            file.pressure(&flag.iter().map(|&part| part.to_owned()).collect::<Vec<_>>(), None)
+            file.pressure(&Args::default())
         };
-        let file = "evictionHard: {memory.available: 1Gi}\nevictionPressureTransitionPeriod: 30s\nimageGCHighThresholdPercent: 90\nimageMinimumGCAge: 1h0m0s\n";
-        let policy = read(file, &[]).unwrap();
-        assert_eq!(policy.thresholds, Thresholds::parse([("memory.available", "1Gi")]).unwrap());
-        assert_eq!(policy.transition, Transition(Duration::from_secs(30)));
-        assert_eq!((policy.images.high_percent, policy.images.minimum_age), (90, Duration::from_secs(3600)));
-        let flagged = read(file, &["nodefs.available<1%"]).unwrap();
-        assert_eq!(flagged.thresholds, Thresholds::parse([("nodefs.available", "1%")]).unwrap());
-        assert!(read("imageGCHighThresholdPercent: 70\n", &[]).is_err(), "not above the low one");
-        assert!(read("evictionHard: {memory.free: 1Gi}\n", &[]).is_err());
+        let given = |value: &str| Given::from([("memory.available".to_owned(), value.to_owned())]);
+        let policy = read(
+            "evictionHard: {memory.available: 1Gi}\nevictionSoft: {memory.available: 2Gi}\nevictionSoftGracePeriod: {memory.available: 1m30s}\nevictionMaxPodGracePeriod: 60\nevictionMinimumReclaim: {memory.available: 3Gi}\nevictionPressureTransitionPeriod: 30s\nvolumeStatsAggPeriod: 2m\nimageGCHighThresholdPercent: 90\nimageMinimumGCAge: 1h0m0s\n",
+        )
+        .unwrap();
+        let hard = Thresholds::hard(&given("1Gi")).unwrap();
+        let thresholds = hard.with(&given("2Gi"), &given("90s"), &given("3Gi")).unwrap();
+        assert_eq!(policy.thresholds, thresholds);
+        let seconds = Duration::from_secs;
+        assert_eq!((policy.transition.0, policy.soft_grace), (seconds(30), Some(seconds(60))));
+        assert_eq!((policy.disk_age, policy.round), (seconds(120), seconds(10)));
+        assert_eq!((policy.images.high_percent, policy.images.minimum_age), (90, seconds(3600)));
+        assert!(read("imageGCHighThresholdPercent: 70\n").is_err(), "not above the low one");
+        assert!(read("evictionHard: {memory.free: 1Gi}\n").is_err());
     }
 
     #[test]

@@ -93,6 +93,7 @@ pub async fn run(config: Config, client: Client, shutdown: CancellationToken) ->
             let mut options = DockerOptions::new(config.node_name.clone());
             options.socket.clone_from(&config.docker_socket);
             options.sandbox_image.clone_from(&config.sandbox_image);
+            options.disk_age = Some(config.pressure.disk_age);
             Arc::new(DockerRuntime::connect(options).await?)
         }
         RuntimeKind::Simulated => {

@@ -22,9 +22,6 @@ const TAIL_BYTES: usize = 2048;
 /// Least grace of a pod that vanished from the API: its containers get the chance to end.
 const FORCED_GRACE: Duration = Duration::from_secs(2);
 
-/// Grace of a pod that the node cannot keep (upstream's `immediateEvictionGracePeriodSeconds`).
-const EVICTION_GRACE: Duration = Duration::from_secs(1);
-
 impl Worker {
     /// Stops a pod for good and reports how it ended. With `delete` the object goes once that is written.
     pub(super) async fn terminate(&mut self, pod: &Arc<Pod>, delete: bool) -> Result<Duration, String> {
@@ -78,8 +75,8 @@ impl Worker {
     /// Stops all containers; a deletion with less grace that comes meanwhile shortens the wait.
     async fn stop_everything(&mut self, pod: &Arc<Pod>, view: &PodView) {
         let mut grace = grace_of(pod);
-        if self.evicted.is_some() {
-            grace = grace.min(EVICTION_GRACE);
+        if let Some(most) = self.evicted.as_ref().and_then(|eviction| eviction.grace) {
+            grace = grace.min(most);
         }
         let mut newest = Arc::clone(pod);
         loop {

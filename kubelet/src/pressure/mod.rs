@@ -1,12 +1,14 @@
 //! Keeps the node from running dry: measures, removes images, evicts pods.
 //!
-//! Every ten seconds (upstream's `monitoringInterval`; nothing in the kernel tells when a file system fills) the
-//! node is measured. What follows is decided purely: [`thresholds`] (is it short of something, and which
-//! conditions hold), [`victims`] (which pod has to go), [`images`] (which images nobody needs). At most one pod is
+//! Every ten seconds (upstream's `monitoringInterval`, here `--housekeeping-interval`; nothing in the kernel tells when a file system fills) the
+//! node is measured. What follows is decided purely: [`thresholds`] and [`conditions`] (is it short of something, and
+//! what holds), [`victims`] (which pod has to go), [`images`] (which images nobody needs). At most one pod is
 //! evicted in a round, so that the next one sees what that gave back.
 
+pub mod conditions;
 pub mod images;
 mod measure;
+pub mod options;
 pub mod thresholds;
 pub mod victims;
 
@@ -26,24 +28,43 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::{context::Context, images::go_duration, pod, pod_worker::Handle};
+use conditions::Conditions;
 use images::{ImagePolicy, ImageRecords, surplus};
-use thresholds::{Conditions, Met, Pressure, Signal, Thresholds};
+use thresholds::{Met, Pressure, Signal, Thresholds};
 use victims::{Candidate, Usage, choose, exceeds_local_limits, has_local_limits};
 
-/// Between two looks.
-const ROUND: Duration = Duration::from_secs(10);
 /// Between two looks at the images (upstream's `ImageGCPeriod`).
 const IMAGE_ROUND: Duration = Duration::from_secs(300);
 
 /// What the node's owner wants.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Policy {
     /// When pods are evicted.
     pub thresholds: Thresholds,
     /// How long a condition stays after its cause.
     pub transition: Transition,
+    /// Most time that a pod gets to end that has to go for a soft threshold; `None` for all that it asks for.
+    pub soft_grace: Option<Duration>,
     /// When images are removed.
     pub images: ImagePolicy,
+    /// Between two looks at the node.
+    pub round: Duration,
+    /// How old the figure of what a directory holds may be.
+    pub disk_age: Duration,
+}
+
+impl Default for Policy {
+    /// As upstream's: `monitoringInterval` and `volumeStatsAggPeriod` are the last two.
+    fn default() -> Self {
+        Self {
+            thresholds: Thresholds::default(),
+            transition: Transition::default(),
+            soft_grace: None,
+            images: ImagePolicy::default(),
+            round: Duration::from_secs(10),
+            disk_age: Duration::from_secs(60),
+        }
+    }
 }
 
 /// `evictionPressureTransitionPeriod`.
@@ -88,7 +109,7 @@ impl Monitor {
             }
             tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
-                () = tokio::time::sleep(ROUND) => {}
+                () = tokio::time::sleep(self.policy.round) => {}
             }
         }
     }
@@ -125,13 +146,7 @@ impl Monitor {
             // What nobody needs goes before what somebody runs.
             self.remove_images(records, u64::MAX).await;
             let after = measure::node(&self.root, image_root.as_deref()).await;
-            let (still, _) = conditions.observe(
-                &self.policy.thresholds,
-                &after,
-                self.policy.transition.0,
-                Timestamp::now(),
-            );
-            if !still.iter().any(|met| met.signal == first.signal) {
+            if !self.policy.thresholds.is_short(first.signal, &after) {
                 return;
             }
         }
@@ -176,7 +191,7 @@ impl Monitor {
         for pod in &pods {
             candidates.push(Candidate { pod, usage: self.usage(pod, &used, disk).await });
         }
-        match choose(&candidates, met) {
+        match choose(&candidates, met, self.policy.soft_grace) {
             Some((index, eviction)) => self.evict(&pods[index], eviction),
             None => tracing::warn!(
                 resource = met.signal.resource(),

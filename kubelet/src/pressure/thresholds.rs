@@ -1,14 +1,11 @@
-//! When a node is short of something: signals, thresholds, and the conditions that follow. Pure.
+//! When a node is short of something: signals and thresholds, and how they are written. Pure.
 //!
-//! As `pkg/kubelet/eviction` has it: a threshold is met while less is available than it says; its condition holds
-//! from then on until it has not been met for the transition period.
+//! As `pkg/kubelet/eviction` has it: a threshold is met while less is available than it says. What follows from that is
+//! decided in [`super::conditions`].
 
 use std::{collections::BTreeMap, time::Duration};
 
 use api_objects::quantity::{Format, Quantity};
-use jiff::Timestamp;
-
-use crate::pod::restart::elapsed;
 
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,6 +33,12 @@ impl Signal {
         (Self::ImageFsInodesFree, "imagefs.inodesFree"),
         (Self::PidAvailable, "pid.available"),
     ];
+
+    /// Its name in flags, files and metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        Self::ALL.iter().find(|(signal, _)| *signal == self).map_or("", |(_, name)| name)
+    }
 
     /// The resource that messages name.
     #[must_use]
@@ -68,9 +71,53 @@ pub enum Amount {
     Share(f64),
 }
 
-/// The hard eviction thresholds.
+/// When pods are evicted for one signal.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Threshold {
+    /// What is measured.
+    pub signal: Signal,
+    /// Least that has to be available.
+    pub amount: Amount,
+    /// How long it has to be met before a pod goes. Zero makes a hard threshold, as upstream.
+    pub grace: Duration,
+    /// What has to be available beyond the threshold, once pods had to go for it.
+    pub reclaim: Option<Amount>,
+}
+
+impl Threshold {
+    fn new(signal: Signal, amount: Amount) -> Self {
+        Self { signal, amount, grace: Duration::ZERO, reclaim: None }
+    }
+
+    /// The quantity of the threshold, of what there is in all.
+    pub(super) fn quantity(&self, found: Observation) -> u64 {
+        self.amount.of(found.capacity)
+    }
+
+    pub(super) fn is_met(&self, found: Observation, with_reclaim: bool) -> bool {
+        let more = self.reclaim.filter(|_| with_reclaim).map_or(0, |amount| amount.of(found.capacity));
+        found.available < self.quantity(found).saturating_add(more)
+    }
+}
+
+impl Amount {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_precision_loss,
+        clippy::cast_sign_loss,
+        reason = "a share of a size, as upstream computes it"
+    )]
+    fn of(self, capacity: u64) -> u64 {
+        match self {
+            Self::Units(units) => units,
+            Self::Share(share) => (capacity as f64 * share) as u64,
+        }
+    }
+}
+
+/// The eviction thresholds, the most urgent first: memory before the others, hard before soft.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Thresholds(BTreeMap<Signal, Amount>);
+pub struct Thresholds(Vec<Threshold>);
 
 impl Default for Thresholds {
     /// Upstream's `DefaultEvictionHard`.
@@ -82,54 +129,149 @@ impl Default for Thresholds {
             (Signal::ImageFsAvailable, Amount::Share(0.15)),
             (Signal::ImageFsInodesFree, Amount::Share(0.05)),
         ];
-        Self(default.into())
+        Self(default.into_iter().map(|(signal, amount)| Threshold::new(signal, amount)).collect())
     }
 }
 
+/// What was given for signals by their names: `memory.available` and `100Mi`, `5%` or `1m30s`.
+pub type Given = BTreeMap<String, String>;
+
 impl Thresholds {
-    /// Reads `memory.available` with `100Mi` or `5%`. As upstream: what is given replaces all defaults, and zero or
-    /// all of it switches a signal off.
+    /// All of them, in their order.
+    pub(super) fn all(&self) -> &[Threshold] {
+        &self.0
+    }
+
+    /// Hard thresholds. As upstream: what is given replaces all defaults, and zero or all of it switches a signal off.
     ///
     /// # Errors
     /// If a signal is not known or a value cannot be read.
-    pub fn parse<'a>(given: impl IntoIterator<Item = (&'a str, &'a str)>) -> Result<Self, String> {
-        let mut thresholds = BTreeMap::new();
-        for (name, value) in given {
-            let signal = Signal::ALL.iter().find(|(_, known)| *known == name);
-            let (signal, _) = signal.ok_or_else(|| format!("unknown eviction signal {name:?}"))?;
-            let wrong = || format!("invalid eviction threshold {value:?} of {name}");
-            let amount = match value.strip_suffix('%') {
-                Some(percent) => {
-                    let percent: f64 = percent.parse().map_err(|_| wrong())?;
-                    if !(0.0..=100.0).contains(&percent) {
-                        return Err(wrong());
-                    }
-                    if percent == 0.0 || percent == 100.0 {
-                        continue;
-                    }
-                    Amount::Share(percent / 100.0)
-                }
-                None => {
-                    let units = value.parse::<Quantity>().map_err(|_| wrong())?.value();
-                    Amount::Units(u64::try_from(units).map_err(|_| wrong())?)
-                }
-            };
-            thresholds.insert(*signal, amount);
-        }
-        Ok(Self(thresholds))
+    pub fn hard(given: &Given) -> Result<Self, String> {
+        parse_amounts(given).map(Self)
     }
 
-    /// Reads `memory.available<100Mi,nodefs.available<10%`.
+    /// Adds soft thresholds, each with how long it has to be met, and to all of them what has to be reclaimed
+    /// (upstream's `ParseThresholdConfig`).
     ///
     /// # Errors
-    /// See [`Self::parse`].
-    pub fn parse_flag<'a>(parts: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        let pairs = parts.into_iter().filter(|part| !part.is_empty()).map(|part| {
-            part.split_once('<')
-                .ok_or_else(|| format!("invalid eviction threshold {part:?}: expected signal<value"))
-        });
-        Self::parse(pairs.collect::<Result<Vec<_>, _>>()?)
+    /// If something cannot be read, or a soft threshold has no grace period.
+    pub fn with(mut self, soft: &Given, grace: &Given, reclaim: &Given) -> Result<Self, String> {
+        let soft = parse_amounts(soft)?;
+        let grace = parse_signals(grace, grace_period)?;
+        let reclaim = parse_signals(reclaim, minimum_reclaim)?;
+        for threshold in soft {
+            let period = grace.get(&threshold.signal).ok_or_else(|| {
+                let name = threshold.signal.name();
+                format!("grace period must be specified for the soft eviction threshold {name}")
+            })?;
+            self.0.push(Threshold { grace: *period, ..threshold });
+        }
+        for threshold in &mut self.0 {
+            threshold.reclaim = reclaim.get(&threshold.signal).copied();
+        }
+        self.0.sort_by_key(|threshold| (threshold.signal, threshold.grace));
+        Ok(self)
     }
+
+    /// Whether the node is still short of what a threshold guards, counting what has to be reclaimed.
+    #[must_use]
+    pub fn is_short(&self, signal: Signal, observed: &BTreeMap<Signal, Observation>) -> bool {
+        let mut of_signal = self.0.iter().filter(|threshold| threshold.signal == signal);
+        of_signal.any(|threshold| observed.get(&signal).is_some_and(|found| threshold.is_met(*found, true)))
+    }
+}
+
+/// Reads a flag's `memory.available<100Mi,nodefs.available<10%`; other flags have `=` between the two.
+///
+/// # Errors
+/// If a part does not consist of two.
+pub fn pairs(flag: &[String], between: char) -> Result<Given, String> {
+    let parts = flag.iter().map(|part| part.trim()).filter(|part| !part.is_empty());
+    let pair = |part: &str| {
+        let (signal, value) = part
+            .split_once(between)
+            .ok_or_else(|| format!("malformed pair {part:?}, expect string{between}string"))?;
+        Ok((signal.trim().to_owned(), value.trim().to_owned()))
+    };
+    parts.map(pair).collect()
+}
+
+fn parse_signals<T>(
+    given: &Given,
+    parse: impl Fn(&str, &str) -> Result<T, String>,
+) -> Result<BTreeMap<Signal, T>, String> {
+    let signal = |name: &str| Signal::ALL.iter().find(|(_, known)| *known == name).map(|(signal, _)| *signal);
+    given
+        .iter()
+        .map(|(name, value)| {
+            let signal = signal(name).ok_or_else(|| format!("unsupported eviction signal {name}"))?;
+            Ok((signal, parse(name, value)?))
+        })
+        .collect()
+}
+
+fn parse_amounts(given: &Given) -> Result<Vec<Threshold>, String> {
+    let read = parse_signals(given, threshold_amount)?;
+    let on = read.into_iter().filter_map(|(signal, amount)| Some(Threshold::new(signal, amount?)));
+    Ok(on.collect())
+}
+
+/// A threshold's value; `None` switches it off.
+fn threshold_amount(name: &str, value: &str) -> Result<Option<Amount>, String> {
+    if let Some(share) = share(name, value)? {
+        return match share {
+            share if share < 0.0 => {
+                Err(format!("eviction percentage threshold {name} must be >= 0%: {value}"))
+            }
+            share if share > 1.0 => {
+                Err(format!("eviction percentage threshold {name} must be <= 100%: {value}"))
+            }
+            share if share == 0.0 || share == 1.0 => Ok(None),
+            share => Ok(Some(Amount::Share(share))),
+        };
+    }
+    match units(name, value)? {
+        0 => Err(format!("eviction threshold {name} must be positive: {value}")),
+        units => u64::try_from(units)
+            .map(|units| Some(Amount::Units(units)))
+            .map_err(|_| format!("eviction threshold {name} must be positive: {value}")),
+    }
+}
+
+fn minimum_reclaim(name: &str, value: &str) -> Result<Amount, String> {
+    match share(name, value)? {
+        Some(share) if share <= 0.0 => {
+            Err(format!("eviction percentage minimum reclaim {name} must be positive: {value}"))
+        }
+        Some(share) => Ok(Amount::Share(share)),
+        None => u64::try_from(units(name, value)?)
+            .map(Amount::Units)
+            .map_err(|_| format!("negative eviction minimum reclaim specified for {name}")),
+    }
+}
+
+fn grace_period(name: &str, value: &str) -> Result<Duration, String> {
+    if value.starts_with('-') {
+        return Err(format!("invalid eviction grace period specified: {value}, must be a positive value"));
+    }
+    api_objects::duration::parse_go(value)
+        .map_err(|error| format!("eviction grace period of {name}: {error}"))
+}
+
+/// A percentage as a share of the whole; `None` for what is none.
+fn share(name: &str, value: &str) -> Result<Option<f64>, String> {
+    let Some(percent) = value.strip_suffix('%') else { return Ok(None) };
+    let percent: f64 = percent.parse().map_err(|_| format!("invalid percentage {value:?} of {name}"))?;
+    if percent.is_finite() {
+        Ok(Some(percent / 100.0))
+    } else {
+        Err(format!("invalid percentage {value:?} of {name}"))
+    }
+}
+
+fn units(name: &str, value: &str) -> Result<i64, String> {
+    let quantity = value.parse::<Quantity>();
+    quantity.map(|quantity| quantity.value()).map_err(|_| format!("invalid quantity {value:?} of {name}"))
 }
 
 /// What is there of something.
@@ -150,6 +292,8 @@ pub struct Met {
     pub threshold: u64,
     /// What was available.
     pub available: u64,
+    /// Whether it is a soft one: pods then get more time to end.
+    pub soft: bool,
 }
 
 impl Met {
@@ -191,118 +335,76 @@ impl Pressure {
     }
 }
 
-/// Remembers when thresholds were last met.
-#[derive(Debug, Default)]
-pub struct Conditions {
-    last_met: BTreeMap<&'static str, Timestamp>,
-}
-
-impl Conditions {
-    /// Takes a round of observations in: which thresholds are met, and which conditions hold.
-    pub fn observe(
-        &mut self,
-        thresholds: &Thresholds,
-        observed: &BTreeMap<Signal, Observation>,
-        transition: Duration,
-        now: Timestamp,
-    ) -> (Vec<Met>, Pressure) {
-        let met: Vec<Met> = thresholds
-            .0
-            .iter()
-            .filter_map(|(signal, amount)| {
-                let found = observed.get(signal)?;
-                let threshold = match amount {
-                    Amount::Units(units) => *units,
-                    #[expect(
-                        clippy::cast_possible_truncation,
-                        clippy::cast_precision_loss,
-                        clippy::cast_sign_loss,
-                        reason = "a share of a size, as upstream computes it"
-                    )]
-                    Amount::Share(share) => (found.capacity as f64 * share) as u64,
-                };
-                (found.available < threshold).then_some(Met {
-                    signal: *signal,
-                    threshold,
-                    available: found.available,
-                })
-            })
-            .collect();
-        for one in &met {
-            self.last_met.insert(one.signal.condition(), now);
-        }
-        let holds = |name: &str| {
-            self.last_met.get(name).is_some_and(|last| *last == now || elapsed(*last, now) < transition)
-        };
-        let pressure = Pressure {
-            memory: holds("MemoryPressure"),
-            disk: holds("DiskPressure"),
-            pid: holds("PIDPressure"),
-        };
-        (met, pressure)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::testing::at;
 
-    const TRANSITION: Duration = Duration::from_secs(300);
-
-    fn memory(available: u64) -> BTreeMap<Signal, Observation> {
-        [(Signal::MemoryAvailable, Observation { available, capacity: 1000 << 20 })].into()
+    fn flag(text: &str, between: char) -> Given {
+        pairs(&text.split(',').map(str::to_owned).collect::<Vec<_>>(), between).unwrap()
     }
 
     #[test]
     fn thresholds_are_read_as_upstream_reads_them() {
-        let read = |text: &str| Thresholds::parse_flag(text.split(','));
+        let read = |text: &str| Thresholds::hard(&flag(text, '<'));
         let thresholds = read("memory.available<1Gi,nodefs.available<7.5%,imagefs.available<0%").unwrap();
         assert_eq!(
-            thresholds.0.into_iter().collect::<Vec<_>>(),
+            thresholds.0,
             [
-                (Signal::MemoryAvailable, Amount::Units(1 << 30)),
-                (Signal::NodeFsAvailable, Amount::Share(0.075)),
+                Threshold::new(Signal::MemoryAvailable, Amount::Units(1 << 30)),
+                Threshold::new(Signal::NodeFsAvailable, Amount::Share(0.075)),
             ]
         );
-        for wrong in [
-            "memory.free<1Gi",
-            "memory.available<x",
-            "memory.available<101%",
-            "memory.available=1Gi",
-            "pid.available<-1",
+        for (wrong, why) in [
+            ("memory.free<1Gi", "unsupported eviction signal memory.free"),
+            ("memory.available<x", "invalid quantity \"x\" of memory.available"),
+            ("memory.available<101%", "eviction percentage threshold memory.available must be <= 100%: 101%"),
+            ("memory.available<-1%", "eviction percentage threshold memory.available must be >= 0%: -1%"),
+            ("pid.available<-1", "eviction threshold pid.available must be positive: -1"),
+            ("pid.available<0", "eviction threshold pid.available must be positive: 0"),
         ] {
-            assert!(read(wrong).is_err(), "{wrong}");
+            assert_eq!(read(wrong).unwrap_err(), why);
         }
+        let wrong = pairs(&["memory.available=1Gi".to_owned()], '<').unwrap_err();
+        assert_eq!(wrong, "malformed pair \"memory.available=1Gi\", expect string<string");
     }
 
     #[test]
-    fn a_condition_outlasts_its_cause_by_the_transition_period() {
-        let mut conditions = Conditions::default();
-        let thresholds = Thresholds::default();
-        let mut look =
-            |available, second| conditions.observe(&thresholds, &memory(available), TRANSITION, at(second));
-        assert_eq!(look(100 << 20, 0), (vec![], Pressure::default()), "exactly enough is enough");
-        let (met, pressure) = look(99 << 20, 10);
-        assert!(pressure.memory && !pressure.disk);
-        assert_eq!(
-            met[0].message(),
-            "The node was low on resource: memory. Threshold quantity: 100Mi, available: 99Mi. "
-        );
-        assert_eq!(look(500 << 20, 200), (vec![], Pressure { memory: true, ..Pressure::default() }));
-        assert_eq!(look(500 << 20, 311), (vec![], Pressure::default()));
-    }
-
-    #[test]
-    fn shares_are_of_the_capacity() {
-        let mut conditions = Conditions::default();
-        let observed = [
-            (Signal::NodeFsAvailable, Observation { available: 9, capacity: 100 }),
-            (Signal::NodeFsInodesFree, Observation { available: 5, capacity: 100 }),
-        ];
-        let (met, pressure) =
-            conditions.observe(&Thresholds::default(), &observed.into(), Duration::ZERO, at(0));
-        assert_eq!(met.iter().map(|met| met.signal).collect::<Vec<_>>(), [Signal::NodeFsAvailable]);
-        assert_eq!(pressure.names(), ["DiskPressure"]);
+    fn soft_thresholds_need_a_grace_period() {
+        let with = |soft: &str, grace: &str, reclaim: &str| {
+            let hard = Thresholds::hard(&flag("memory.available<100Mi", '<'))?;
+            hard.with(&flag(soft, '<'), &flag(grace, '='), &flag(reclaim, '='))
+        };
+        let read = with("memory.available<300Mi", "memory.available=1m30s", "memory.available=10%").unwrap();
+        let reclaim = Some(Amount::Share(0.1));
+        let hard = Threshold { reclaim, ..Threshold::new(Signal::MemoryAvailable, Amount::Units(100 << 20)) };
+        let soft = Threshold { amount: Amount::Units(300 << 20), grace: Duration::from_secs(90), ..hard };
+        assert_eq!(read.0, [hard, soft]);
+        for (soft, grace, reclaim, why) in [
+            (
+                "memory.available<1Gi",
+                "pid.available=1s",
+                "",
+                "grace period must be specified for the soft eviction threshold memory.available",
+            ),
+            ("memory.free<1Gi", "", "", "unsupported eviction signal memory.free"),
+            ("", "memory.free=1s", "", "unsupported eviction signal memory.free"),
+            ("", "", "memory.free=1Gi", "unsupported eviction signal memory.free"),
+            (
+                "",
+                "pid.available=-1s",
+                "",
+                "invalid eviction grace period specified: -1s, must be a positive value",
+            ),
+            ("", "", "pid.available=-1", "negative eviction minimum reclaim specified for pid.available"),
+            (
+                "",
+                "",
+                "pid.available=0%",
+                "eviction percentage minimum reclaim pid.available must be positive: 0%",
+            ),
+        ] {
+            assert_eq!(with(soft, grace, reclaim).unwrap_err(), why);
+        }
+        assert!(with("", "pid.available=soon", "").is_err());
     }
 }

@@ -3,7 +3,7 @@
 //! Upstream's `pkg/kubelet/eviction/helpers.go`: those that use more than they asked for come first, then those of
 //! lower priority, then those that are furthest above their request. Critical pods stay.
 
-use std::{cmp::Reverse, collections::BTreeMap};
+use std::{cmp::Reverse, collections::BTreeMap, time::Duration};
 
 use k8s_openapi::{
     api::core::v1::{Container, Pod},
@@ -51,7 +51,14 @@ pub struct Eviction {
     pub message: String,
     /// Whether the node needed it: the pod then gets the condition `DisruptionTarget`.
     pub disruption: bool,
+    /// Most time that the pod gets to end; `None` for all that it asks for.
+    pub grace: Option<Duration>,
+    /// What it is counted under: the signal, or the limit that the pod did not keep.
+    pub signal: &'static str,
 }
+
+/// Grace of a pod that has to go at once (upstream's `immediateEvictionGracePeriodSeconds`).
+const IMMEDIATELY: Duration = Duration::from_secs(1);
 
 /// Whether a pod is never evicted: by its priority, or because a file of this node is its source.
 #[must_use]
@@ -91,9 +98,13 @@ fn standing(candidate: &Candidate<'_>, signal: Signal) -> (u64, u64) {
     }
 }
 
-/// The pod that is evicted for a threshold, if any can be.
+/// The pod that is evicted for a threshold, if any can be; for a soft one it gets that much time at most.
 #[must_use]
-pub fn choose(candidates: &[Candidate<'_>], met: &Met) -> Option<(usize, Eviction)> {
+pub fn choose(
+    candidates: &[Candidate<'_>],
+    met: &Met,
+    soft_grace: Option<Duration>,
+) -> Option<(usize, Eviction)> {
     let rank = |(_, candidate): &(usize, &Candidate<'_>)| {
         let (used, asked) = standing(candidate, met.signal);
         let above = i128::from(used) - i128::from(asked);
@@ -104,7 +115,9 @@ pub fn choose(candidates: &[Candidate<'_>], met: &Met) -> Option<(usize, Evictio
         .enumerate()
         .filter(|(_, candidate)| !is_critical(candidate.pod))
         .min_by_key(rank)?;
-    Some((index, Eviction { message: message(victim, met), disruption: true }))
+    let grace = if met.soft { soft_grace } else { Some(IMMEDIATELY) };
+    let message = message(victim, met);
+    Some((index, Eviction { message, disruption: true, grace, signal: met.signal.name() }))
 }
 
 fn message(victim: &Candidate<'_>, met: &Met) -> String {
@@ -144,17 +157,19 @@ pub fn has_local_limits(pod: &Pod) -> bool {
 #[must_use]
 pub fn exceeds_local_limits(candidate: &Candidate<'_>) -> Option<Eviction> {
     let Candidate { pod, usage } = candidate;
-    let evicted = |message: String| Some(Eviction { message, disruption: false });
+    let evicted = |signal: &'static str, message: String| {
+        Some(Eviction { message, disruption: false, grace: Some(IMMEDIATELY), signal })
+    };
     for volume in spec(pod).volumes.iter().flatten() {
         let Some(limit) = volume.empty_dir.as_ref().and_then(|source| source.size_limit.as_ref()) else {
             continue;
         };
         let most = u64::try_from(units(limit)).unwrap_or_default();
         if most > 0 && usage.empty_dirs.get(&volume.name).is_some_and(|used| *used > most) {
-            return evicted(format!(
-                "Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ",
-                volume.name, limit.0
-            ));
+            return evicted(
+                "emptydirfs.limit",
+                format!("Usage of EmptyDir volume \"{}\" exceeds the limit \"{}\". ", volume.name, limit.0),
+            );
         }
     }
     let limits: Vec<u64> =
@@ -162,21 +177,27 @@ pub fn exceeds_local_limits(candidate: &Candidate<'_>) -> Option<Eviction> {
     let whole: u64 = limits.iter().sum();
     // Upstream sums the limits that there are; a pod without any has none as a whole.
     if !limits.is_empty() && usage.disk() > whole {
-        return evicted(format!(
-            "Pod ephemeral local storage usage exceeds the total limit of containers {}. ",
-            bytes(whole)
-        ));
+        return evicted(
+            "ephemeralpodfs.limit",
+            format!(
+                "Pod ephemeral local storage usage exceeds the total limit of containers {}. ",
+                bytes(whole)
+            ),
+        );
     }
     let over = spec(pod).containers.iter().find_map(|container| {
         let most = limit(container, "ephemeral-storage")?;
         usage.written.get(&container.name).is_some_and(|used| *used > most).then_some((container, most))
     });
     let (container, most) = over?;
-    evicted(format!(
-        "Container {} exceeded its local ephemeral storage limit \"{}\". ",
-        container.name,
-        bytes(most)
-    ))
+    evicted(
+        "ephemeralcontainerfs.limit",
+        format!(
+            "Container {} exceeded its local ephemeral storage limit \"{}\". ",
+            container.name,
+            bytes(most)
+        ),
+    )
 }
 
 #[cfg(test)]
@@ -198,18 +219,24 @@ mod tests {
 
     #[test]
     fn above_its_request_then_low_priority_then_far_above() {
-        let met = Met { signal: Signal::MemoryAvailable, threshold: 100 << 20, available: 1 << 20 };
+        let met =
+            Met { signal: Signal::MemoryAvailable, threshold: 100 << 20, available: 1 << 20, soft: false };
         let first = |pods: &[(Pod, u64)]| {
             let candidates: Vec<_> =
                 pods.iter().map(|(pod, memory)| Candidate { pod, usage: using(*memory) }).collect();
-            choose(&candidates, &met).map(|(index, _)| index)
+            choose(&candidates, &met, None).map(|(index, _)| index)
         };
         assert_eq!(first(&[(asking("100Mi", 0), 90), (asking("10Mi", 5), 11)]), Some(1));
         assert_eq!(first(&[(asking("0", 5), 90), (asking("0", 1), 11)]), Some(1));
         assert_eq!(first(&[(asking("0", 1), 11), (asking("50Mi", 1), 90)]), Some(1));
         assert_eq!(first(&[(asking("0", CRITICAL_PRIORITY), 900)]), None);
         let pod = asking("10Mi", 0);
-        let (_, eviction) = choose(&[Candidate { pod: &pod, usage: using(64) }], &met).unwrap();
+        let victim = [Candidate { pod: &pod, usage: using(64) }];
+        let (_, eviction) = choose(&victim, &met, None).unwrap();
+        assert_eq!((eviction.grace, eviction.signal), (Some(IMMEDIATELY), "memory.available"));
+        let most = Some(Duration::from_secs(90));
+        let soft = choose(&victim, &Met { soft: true, ..met.clone() }, most).unwrap();
+        assert_eq!(soft.1.grace, most);
         assert_eq!(
             eviction.message,
             "The node was low on resource: memory. Threshold quantity: 100Mi, available: 1Mi. \

@@ -113,6 +113,8 @@ pub(crate) struct Bound {
     listener: TcpListener,
     tls: Arc<TlsSource>,
     port: u16,
+    /// How old the figure of what a volume holds may be.
+    disk_age: Duration,
 }
 
 impl Bound {
@@ -125,9 +127,9 @@ impl Bound {
     pub(crate) fn serve(self, context: Arc<Context>, pods: Informer<Bytes>, client: Client) {
         let tasks = context.tasks.clone();
         let access = Arc::new(Access::new(client, context.node.clone()));
-        let router =
-            router(Arc::new(Shared { context: Arc::clone(&context), pods, metrics: metrics::Memory::new() }))
-                .layer(axum::middleware::from_fn_with_state(access, access::guard));
+        let metrics = metrics::Memory::new(self.disk_age);
+        let router = router(Arc::new(Shared { context: Arc::clone(&context), pods, metrics }))
+            .layer(axum::middleware::from_fn_with_state(access, access::guard));
         tasks.spawn(serve(self.listener, self.tls, router, context));
     }
 }
@@ -143,7 +145,7 @@ pub(crate) async fn bind(config: &Config) -> Result<Option<Bound>, ServerError> 
     let failed = |source| ServerError::Listen { address, source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let port = listener.local_addr().map_err(failed)?.port();
-    Ok(Some(Bound { listener, tls, port }))
+    Ok(Some(Bound { listener, tls, port, disk_age: config.pressure.disk_age }))
 }
 
 fn router(shared: Arc<Shared>) -> Router {

@@ -58,13 +58,16 @@ pub struct DockerOptions {
     pub socket: PathBuf,
     /// Image for sandboxes; `None` for our own pause program.
     pub sandbox_image: Option<String>,
+    /// How old the figure of what a container has written may be; `None` for the usual.
+    pub disk_age: Option<Duration>,
 }
 
 impl DockerOptions {
     /// Docker at its usual socket, our own pause program.
     #[must_use]
     pub fn new(node: impl Into<String>) -> Self {
-        Self { node: node.into(), socket: PathBuf::from("/var/run/docker.sock"), sandbox_image: None }
+        let socket = PathBuf::from("/var/run/docker.sock");
+        Self { node: node.into(), socket, sandbox_image: None, disk_age: None }
     }
 }
 
@@ -101,12 +104,12 @@ impl DockerRuntime {
         Ok(Self {
             docker,
             node: create::Node { name: options.node.clone(), lowest_oom_score },
+            disk: Arc::new(options.disk_age.map_or_else(DiskMeter::default, DiskMeter::new)),
             options,
             memory: view::Memory::default(),
             index: Mutex::default(),
             pause_image: OnceCell::new(),
             storage: OnceCell::new(),
-            disk: Arc::default(),
         })
     }
 

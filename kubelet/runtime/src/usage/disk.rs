@@ -10,7 +10,7 @@ use std::{
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-/// How old a figure may be (upstream: `volumeStatsAggPeriod`, a minute).
+/// How old a figure may be where nothing else is said (upstream: `volumeStatsAggPeriod`, a minute).
 const KEEP: Duration = Duration::from_secs(60);
 /// A walk is repeated after so many times what it took, so that walking costs at most a fiftieth of a core.
 const REST: u32 = 50;
@@ -25,13 +25,27 @@ pub struct DiskUsage {
 }
 
 /// Measures directories and remembers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct DiskMeter {
+    /// How old a figure may be.
+    keep: Duration,
     /// By directory: the figure and when it is to be measured again. Written by whoever measures.
     known: Mutex<HashMap<PathBuf, (DiskUsage, Instant)>>,
 }
 
+impl Default for DiskMeter {
+    fn default() -> Self {
+        Self::new(KEEP)
+    }
+}
+
 impl DiskMeter {
+    /// One whose figures may be that old.
+    #[must_use]
+    pub fn new(keep: Duration) -> Self {
+        Self { keep, known: Mutex::default() }
+    }
+
     /// The usage of a directory, measured now unless that is known well enough. Blocks.
     pub fn of(&self, directory: &Path) -> DiskUsage {
         let now = Instant::now();
@@ -41,7 +55,7 @@ impl DiskMeter {
             return *usage;
         }
         let usage = measure(directory);
-        let until = now + KEEP.max(now.elapsed().saturating_mul(REST));
+        let until = now + self.keep.max(now.elapsed().saturating_mul(REST));
         self.known.lock().insert(directory.to_owned(), (usage, until));
         usage
     }

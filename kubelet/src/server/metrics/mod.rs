@@ -46,8 +46,10 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    pub(super) fn new() -> Self {
-        Self { disk: Arc::default(), rates: Mutex::default(), processors: Processors::read() }
+    /// Directories are walked again once their figures are that old.
+    pub(super) fn new(disk_age: Duration) -> Self {
+        let disk = Arc::new(DiskMeter::new(disk_age));
+        Self { disk, rates: Mutex::default(), processors: Processors::read() }
     }
 }
 
