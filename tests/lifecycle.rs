@@ -12,7 +12,9 @@ use crate::harness::{Cluster, IMAGE, Kubectl, run};
 fn pods_live_as_documented() {
     let folder = tempfile::tempdir().expect("a directory must be had");
     let path = folder.path().to_str().expect("the path must be text");
-    let cluster = Cluster::start(&["--pod-manifest-path", path]);
+    // What pods write is seen soon: by default, a figure of it may be a minute old.
+    let prompt = ["--housekeeping-interval", "1s", "--volume-stats-agg-period", "0s"];
+    let cluster = Cluster::start(&[&["--pod-manifest-path", path][..], &prompt].concat());
     cluster.kubectl(&["apply", "-f", "examples/pods"]).ok();
     cluster.apply(&gates());
     order_probes_and_restart(&cluster);
@@ -21,19 +23,77 @@ fn pods_live_as_documented() {
     readiness_and_scheduling_gates(&cluster);
     deadline(&cluster);
     a_resize(&cluster);
-    a_hoarder_is_evicted(&cluster);
+    those_that_write_too_much_are_evicted(&cluster);
     static_pods(&cluster, folder.path());
 }
 
-/// A node whose memory never suffices: what it has is evicted, what asks for nothing is not taken.
+/// A node that is short of disk and process ids, and then one that is short of memory: conditions and taints tell, what
+/// it has is evicted in upstream's order, and what asks for nothing is not taken.
 #[test]
-fn a_node_short_of_memory_evicts() {
-    let cluster = Cluster::start(&["--eviction-hard", "memory.available<1Ei"]);
-    let node = field(&cluster, "nodes", "{.items[0].metadata.name}");
-    cluster.wait(&format!("node/{node}"), "condition=MemoryPressure");
+fn a_node_that_is_short_of_something_evicts() {
+    let mut cluster = Cluster::start(&["--housekeeping-interval", "1s"]);
+    let node = format!("node/{}", cluster.node());
+    let writer = |name: &str, request: &str, megabytes: u32| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{containers: [{{name: main, image: '{IMAGE}', \
+             command: [sh, -c, 'dd if=/dev/zero of=/x bs=1M count={megabytes}; touch /done; exec sleep 100000'], \
+             readinessProbe: {{periodSeconds: 1, exec: {{command: [test, -e, /done]}}}}, \
+             resources: {{requests: {{{request}}}}}}}]}}}}\n---\n"
+        )
+    };
+    let light = writer("light", "", 1);
+    cluster.apply(&(light + &writer("modest", "ephemeral-storage: 100Mi", 5) + &writer("heavy", "", 5)));
+    for pod in ["pod/light", "pod/modest", "pod/heavy"] {
+        cluster.wait(pod, "condition=Ready");
+    }
+
+    cluster.kill();
+    cluster.change_flag("--eviction-hard", "nodefs.available<1Ei,pid.available<1Gi");
+    cluster.up();
+    for condition in ["condition=DiskPressure", "condition=PIDPressure", "condition=MemoryPressure=False"] {
+        cluster.wait(&node, condition);
+    }
+    for (pod, uses) in [("light", "1"), ("modest", ""), ("heavy", "5")] {
+        cluster.wait(&format!("pod/{pod}"), "jsonpath={.status.phase}=Failed");
+        let message = field(&cluster, &format!("pod/{pod}"), "{.status.reason}: {.status.message}");
+        let low =
+            "Evicted: The node was low on resource: ephemeral-storage. Threshold quantity: 1Ei, available: ";
+        assert!(message.starts_with(low), "{message}");
+        // Blocks of the file system and the log come on top.
+        let blamed = message.contains(&format!(". Container main was using {uses}"))
+            && message.ends_with(", request is 0, has larger consumption of ephemeral-storage. ");
+        assert_eq!(blamed, pod != "modest", "{message}");
+    }
+    let events = cluster.kubectl(&[
+        "get",
+        "events",
+        "--field-selector=reason=Evicted",
+        "-o",
+        "jsonpath={range .items[*]}{.metadata.resourceVersion} {.involvedObject.name}{\"\\n\"}{end}",
+    ]);
+    let mut order: Vec<(u64, String)> = events
+        .ok()
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .map(|(version, pod)| (version.parse().expect("a resource version must be a number"), pod.to_owned()))
+        .collect();
+    order.sort_unstable();
+    let order: Vec<&str> = order.iter().map(|(_, pod)| pod.as_str()).collect();
+    assert_eq!(order, ["heavy", "light", "modest"], "above its request first, and of those the largest");
+    let taints = field(&cluster, &node, "{.spec.taints[*].key}");
+    for taint in ["node.kubernetes.io/disk-pressure", "node.kubernetes.io/pid-pressure"] {
+        assert!(taints.contains(taint), "{taint} is not in {taints}");
+    }
+
+    cluster.kill();
+    cluster.change_flag("--eviction-hard", "memory.available<1Ei");
+    cluster.up();
+    cluster.wait(&node, "condition=MemoryPressure");
+    cluster.wait(&node, "condition=DiskPressure=False");
+    let node = cluster.node();
     cluster.apply(&format!(
         "{{apiVersion: v1, kind: Pod, metadata: {{name: greedy}}, spec: {{nodeName: {node}, terminationGracePeriodSeconds: 100, containers: [{{name: main, image: '{IMAGE}', command: [sleep, '100000'], resources: {{requests: {{memory: 1Mi}}}}}}]}}}}\n---\n\
-         {{apiVersion: v1, kind: Pod, metadata: {{name: modest}}, spec: {{nodeName: {node}, containers: [{{name: main, image: '{IMAGE}'}}]}}}}\n"
+         {{apiVersion: v1, kind: Pod, metadata: {{name: best-effort}}, spec: {{nodeName: {node}, containers: [{{name: main, image: '{IMAGE}'}}]}}}}\n"
     ));
     cluster.wait("pod/greedy", "jsonpath={.status.reason}=Evicted");
     cluster.wait("pod/greedy", "condition=DisruptionTarget");
@@ -43,8 +103,8 @@ fn a_node_short_of_memory_evicts() {
         "{message}"
     );
     cluster.wait("pod/greedy", "jsonpath={.status.phase}=Failed");
-    cluster.wait("pod/modest", "jsonpath={.status.reason}=Evicted");
-    let message = field(&cluster, "pod/modest", "{.status.message}");
+    cluster.wait("pod/best-effort", "jsonpath={.status.reason}=Evicted");
+    let message = field(&cluster, "pod/best-effort", "{.status.message}");
     assert_eq!(message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
 }
 
@@ -157,15 +217,50 @@ fn deadline(cluster: &Cluster) {
     assert_eq!(field(cluster, "pod/brief", "{.status.phase}"), "Failed");
 }
 
-fn a_hoarder_is_evicted(cluster: &Cluster) {
-    cluster.apply(&format!(
-        "{{apiVersion: v1, kind: Pod, metadata: {{name: hoarder}}, spec: {{volumes: [{{name: heap, emptyDir: {{sizeLimit: 1Mi}}}}], containers: [\
-         {{name: main, image: '{IMAGE}', command: [sh, -c, 'dd if=/dev/zero of=/heap/x bs=1M count=3; exec sleep 100000'], volumeMounts: [{{name: heap, mountPath: /heap}}]}}]}}}}"
-    ));
-    cluster.wait("pod/hoarder", "jsonpath={.status.phase}=Failed");
-    assert_eq!(field(cluster, "pod/hoarder", "{.status.reason}"), "Evicted");
-    let message = field(cluster, "pod/hoarder", "{.status.message}");
-    assert_eq!(message, "Usage of EmptyDir volume \"heap\" exceeds the limit \"1Mi\". ");
+/// Into a volume with a size, into a container's own layer, and into a log.
+fn those_that_write_too_much_are_evicted(cluster: &Cluster) {
+    let pod = |name: &str, volumes: &str, containers: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{volumes: [{volumes}], containers: [{containers}]}}}}\n---\n"
+        )
+    };
+    let container = |name: &str, script: &str, more: &str| {
+        format!(
+            "{{name: {name}, image: '{IMAGE}', command: [sh, -c, '{script}; exec sleep 100000'], {more}}}"
+        )
+    };
+    let limit = |size: &str| format!("resources: {{limits: {{ephemeral-storage: {size}}}}}");
+    let heap = "{name: heap, emptyDir: {sizeLimit: 1Mi}}";
+    let mount = "volumeMounts: [{name: heap, mountPath: /heap}]";
+    let fill = container("main", "dd if=/dev/zero of=/heap/x bs=1M count=3", mount);
+    // These two write only once they are told to: they have been measured before.
+    let quiet = container("quiet", "true", &limit("20Mi"));
+    let scribble = container("main", "true", &limit("2Mi"));
+    let talk =
+        container("main", "trap \"seq 60000\" USR1; sleep 100000 & while true; do wait; done", &limit("2Mi"));
+    cluster.apply(
+        &[
+            pod("hoarder", heap, &fill),
+            pod("scribbler", "", &format!("{scribble}, {quiet}")),
+            pod("talker", "", &talk),
+        ]
+        .concat(),
+    );
+    cluster.wait("pod/scribbler", "condition=Ready");
+    cluster.wait("pod/talker", "condition=Ready");
+    let write = ["exec", "scribbler", "-c", "main", "--", "dd", "if=/dev/zero", "of=/x", "bs=1M", "count=4"];
+    cluster.kubectl(&write).ok();
+    cluster.kubectl(&["exec", "talker", "--", "kill", "-USR1", "1"]).ok();
+    for (name, expected) in [
+        ("hoarder", "Usage of EmptyDir volume \"heap\" exceeds the limit \"1Mi\". "),
+        ("scribbler", "Container main exceeded its local ephemeral storage limit \"2Mi\". "),
+        ("talker", "Pod ephemeral local storage usage exceeds the total limit of containers 2Mi. "),
+    ] {
+        let pod = format!("pod/{name}");
+        cluster.wait(&pod, "jsonpath={.status.phase}=Failed");
+        assert_eq!(field(cluster, &pod, "{.status.reason}"), "Evicted");
+        assert_eq!(field(cluster, &pod, "{.status.message}"), expected);
+    }
 }
 
 /// A file in the folder is a pod with a copy in the API; deleting the copy changes nothing but the copy.

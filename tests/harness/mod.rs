@@ -126,11 +126,21 @@ impl Cluster {
     /// Has the next start use another store: `--store` and what belongs to it.
     pub(crate) fn change_store(&mut self, flags: &[String]) {
         for flag in ["--store", "--etcd-servers"] {
-            if let Some(at) = self.flags.iter().position(|there| there == flag) {
-                self.flags.drain(at..at + 2);
-            }
+            self.drop_flag(flag);
         }
         self.flags.extend_from_slice(flags);
+    }
+
+    /// Has the next start give a flag another value.
+    pub(crate) fn change_flag(&mut self, flag: &str, value: &str) {
+        self.drop_flag(flag);
+        self.flags.extend([flag.to_owned(), value.to_owned()]);
+    }
+
+    fn drop_flag(&mut self, flag: &str) {
+        if let Some(at) = self.flags.iter().position(|there| there == flag) {
+            self.flags.drain(at..at + 2);
+        }
     }
 
     fn flag_refs(&self) -> Vec<&str> {

@@ -69,6 +69,7 @@ impl Worker {
         self.files_written = false;
         self.context.images.forget(uid(pod));
         self.publish(pod, view.as_ref(), delete);
+        self.evicting = None;
         Ok(RESYNC)
     }
 

@@ -35,6 +35,7 @@ use kubelet_runtime::{ContainerResources, ContainerState, PodView};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
     context::Context,
@@ -78,6 +79,9 @@ pub(crate) enum Desired {
     Gone,
 }
 
+/// An eviction and what tells, once it is dropped, that the pod has come to its end.
+type EvictionSlot = Arc<Mutex<Option<(Eviction, DropGuard)>>>;
+
 /// The way to a worker.
 #[derive(Clone)]
 pub(crate) struct Handle {
@@ -85,7 +89,7 @@ pub(crate) struct Handle {
     /// What the API has of a static pod.
     mirror: Arc<Mutex<Option<Mirror>>>,
     /// Set once the node cannot keep the pod; taken by the worker.
-    eviction: Arc<Mutex<Option<Eviction>>>,
+    eviction: EvictionSlot,
     wake: Arc<Notify>,
 }
 
@@ -106,10 +110,13 @@ impl Handle {
         }
     }
 
-    /// Ends the pod, whatever it is doing: the node cannot keep it.
-    pub(crate) fn evict(&self, eviction: Eviction) {
-        *self.eviction.lock() = Some(eviction);
+    /// Ends the pod, whatever it is doing: the node cannot keep it. What is given is cancelled once nothing of the pod
+    /// runs any more.
+    pub(crate) fn evict(&self, eviction: Eviction) -> CancellationToken {
+        let ended = CancellationToken::new();
+        *self.eviction.lock() = Some((eviction, ended.clone().drop_guard()));
         self.wake.notify_one();
+        ended
     }
 
     /// Wakes the worker: something may have changed.
@@ -169,9 +176,11 @@ struct Worker {
     mirror: Arc<Mutex<Option<Mirror>>>,
     /// The mirror pod that statuses were written to last.
     mirrored: Option<String>,
-    eviction: Arc<Mutex<Option<Eviction>>>,
+    eviction: EvictionSlot,
     /// The eviction that ends the pod, once it was taken up.
     evicted: Option<Eviction>,
+    /// Who evicted it waits until this is dropped.
+    evicting: Option<DropGuard>,
     wake: Arc<Notify>,
     /// The newest object; kept over `Gone`, whose end still needs it.
     object: Option<(Bytes, Arc<Pod>, Value)>,
@@ -210,6 +219,7 @@ impl Worker {
             mirrored: None,
             eviction,
             evicted: None,
+            evicting: None,
             probes: Probes::new(Arc::clone(&wake), pretending),
             wake,
             object: None,
@@ -321,13 +331,14 @@ impl Worker {
             self.context.events.pod(pod, EventType::Normal, "DeadlineExceeded", &message);
             self.verdict = Some(Verdict { reason: "DeadlineExceeded".to_owned(), message, rejected: false });
         }
-        if let Some(eviction) = self.eviction.lock().take()
+        if let Some((eviction, ended)) = self.eviction.lock().take()
             && self.verdict.is_none()
             && !self.finished
         {
             let message = eviction.message.clone();
             self.verdict = Some(Verdict { reason: "Evicted".to_owned(), message, rejected: false });
             self.evicted = Some(eviction);
+            self.evicting = Some(ended);
         }
         if self.finished {
             return Ok(RESYNC);

@@ -21,11 +21,13 @@ use std::{
 
 use bytes::Bytes;
 use client::{EventType, Informer};
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kubelet_runtime::usage::RuntimeUsage;
+use kubelet_runtime::{ContainerState, PodView, usage::RuntimeUsage};
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{context::Context, images::go_duration, pod, pod_worker::Handle};
 use conditions::Conditions;
@@ -33,6 +35,8 @@ use images::{ImagePolicy, ImageRecords, surplus};
 use thresholds::{Met, Pressure, Signal, Thresholds};
 use victims::{Candidate, Usage, choose, exceeds_local_limits, has_local_limits};
 
+/// How long evicted pods are waited for (upstream's `podCleanupTimeout`).
+const CLEAN_UP: Duration = Duration::from_secs(30);
 /// Between two looks at the images (upstream's `ImageGCPeriod`).
 const IMAGE_ROUND: Duration = Duration::from_secs(300);
 
@@ -102,7 +106,14 @@ impl Monitor {
         let mut records = ImageRecords::default();
         let mut images_due = tokio::time::Instant::now();
         loop {
-            let round = self.round(&mut conditions, &mut records, &mut images_due);
+            let round = async {
+                let evicted = self.round(&mut conditions, &mut records, &mut images_due).await;
+                // Nobody is chosen again, nor the next one, before what these had is given back.
+                let ended = join_all(evicted.iter().map(CancellationToken::cancelled));
+                if tokio::time::timeout(CLEAN_UP, ended).await.is_err() {
+                    tracing::warn!("an evicted pod takes its time to end");
+                }
+            };
             tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
                 () = round => {}
@@ -114,12 +125,13 @@ impl Monitor {
         }
     }
 
+    /// One look; gives what tells of the end of those that were evicted.
     async fn round(
         &self,
         conditions: &mut Conditions,
         records: &mut ImageRecords,
         images_due: &mut tokio::time::Instant,
-    ) {
+    ) -> Vec<CancellationToken> {
         let image_root = self.context.runtime.image_root().await.ok().flatten();
         let observed = measure::node(&self.root, image_root.as_deref()).await;
         let now = Timestamp::now();
@@ -136,54 +148,50 @@ impl Monitor {
                 observed.get(&Signal::ImageFsAvailable).or_else(|| observed.get(&Signal::NodeFsAvailable));
             self.remove_images(records, disk.map_or(0, |disk| surplus(*disk, self.policy.images))).await;
         }
-        if self.enforce_local_limits().await {
-            return;
+        let evicted = self.enforce_local_limits().await;
+        if !evicted.is_empty() {
+            return evicted;
         }
-        let Some(first) = met.first() else { return };
+        let Some(first) = met.first() else { return evicted };
         let text = format!("Attempting to reclaim {}", first.signal.resource());
         self.context.events.node(&self.context.node, EventType::Warning, "EvictionThresholdMet", &text);
         if first.signal.condition() == "DiskPressure" {
             // What nobody needs goes before what somebody runs.
+            self.remove_ended().await;
             self.remove_images(records, u64::MAX).await;
             let after = measure::node(&self.root, image_root.as_deref()).await;
             if !self.policy.thresholds.is_short(first.signal, &after) {
-                return;
+                return Vec::new();
             }
         }
-        self.evict_for(first).await;
+        self.evict_for(first).await.into_iter().collect()
     }
 
     /// The pods that run here and have not ended.
     fn active(&self) -> Vec<Pod> {
         let all = self.pods.list();
         let typed = all.iter().filter_map(|(_, bytes)| serde_json::from_slice::<Pod>(bytes).ok());
-        typed
-            .filter(|pod| {
-                let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-                !matches!(phase, Some("Succeeded" | "Failed")) && pod.metadata.deletion_timestamp.is_none()
-            })
-            .collect()
+        typed.filter(|pod| !has_ended(pod) && pod.metadata.deletion_timestamp.is_none()).collect()
     }
 
-    /// Evicts pods that wrote more than they may; says whether there was one.
-    async fn enforce_local_limits(&self) -> bool {
-        let mut any = false;
+    /// Evicts pods that wrote more than they may.
+    async fn enforce_local_limits(&self) -> Vec<CancellationToken> {
+        let mut evicted = Vec::new();
         let pods: Vec<Pod> = self.active().into_iter().filter(has_local_limits).collect();
         if pods.is_empty() {
-            return false;
+            return evicted;
         }
         let used = self.used().await;
         for pod in &pods {
             let usage = self.usage(pod, &used, true).await;
             if let Some(eviction) = exceeds_local_limits(&Candidate { pod, usage }) {
-                any = true;
-                self.evict(pod, eviction);
+                evicted.extend(self.evict(pod, eviction));
             }
         }
-        any
+        evicted
     }
 
-    async fn evict_for(&self, met: &Met) {
+    async fn evict_for(&self, met: &Met) -> Option<CancellationToken> {
         let pods = self.active();
         let disk = met.signal.condition() == "DiskPressure";
         let used = self.used().await;
@@ -193,18 +201,41 @@ impl Monitor {
         }
         match choose(&candidates, met, self.policy.soft_grace) {
             Some((index, eviction)) => self.evict(&pods[index], eviction),
-            None => tracing::warn!(
-                resource = met.signal.resource(),
-                "the node is short of something, and no pod can be evicted"
-            ),
+            None => {
+                let resource = met.signal.resource();
+                tracing::warn!(resource, "the node is short of something, and no pod can be evicted");
+                None
+            }
         }
     }
 
-    fn evict(&self, pod: &Pod, eviction: victims::Eviction) {
+    fn evict(&self, pod: &Pod, eviction: victims::Eviction) -> Option<CancellationToken> {
         tracing::warn!(pod = pod::described(pod), "evicting: {}", eviction.message);
         self.context.events.pod(pod, EventType::Warning, "Evicted", &eviction.message);
-        if let Some(worker) = self.workers.lock().get(pod::uid(pod)) {
-            worker.evict(eviction);
+        let worker = self.workers.lock().get(pod::uid(pod)).cloned();
+        worker.map(|worker| worker.evict(eviction))
+    }
+
+    /// Removes the containers of pods that have ended, with what they wrote and logged (upstream's
+    /// `DeleteAllUnusedContainers`): else an evicted pod would give nothing back.
+    async fn remove_ended(&self) {
+        let runtime = &self.context.runtime;
+        let Ok(views) = runtime.list().await else { return };
+        let ended: BTreeSet<String> = self
+            .pods
+            .list()
+            .iter()
+            .filter_map(|(_, bytes)| serde_json::from_slice::<Pod>(bytes).ok())
+            .filter(has_ended)
+            .map(|pod| pod::uid(&pod).to_owned())
+            .collect();
+        let runs = |view: &PodView| {
+            view.containers.iter().any(|run| matches!(run.state, ContainerState::Running { .. }))
+        };
+        for view in views.iter().filter(|view| ended.contains(&view.pod.uid) && !runs(view)) {
+            if let Err(error) = runtime.remove_pod(&view.pod.uid).await {
+                tracing::warn!(pod = view.pod.name, "what is left of an ended pod stays: {error}");
+            }
         }
     }
 
@@ -277,6 +308,11 @@ impl Monitor {
             self.context.events.node(&self.context.node, EventType::Warning, "FreeDiskSpaceFailed", &text);
         }
     }
+}
+
+fn has_ended(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 impl std::fmt::Display for Transition {
