@@ -181,6 +181,11 @@ impl Joined {
         answer
     }
 
+    /// Sends the process a signal.
+    fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.process.id().to_string()])).ok();
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
@@ -256,6 +261,7 @@ fn three_nodes_are_one_cluster_and_survive_the_loss_of_one() {
         wait_for_node(&cluster, node);
     }
     pods_reach_one_another(&cluster, &machines, &home);
+    another_range_is_for_new_pods(&cluster, &machines, &joined[0]);
 
     // One pod that does not wait long on a silent node, at first on the distant one.
     cluster.kubectl(&["label", "node", "near", "far", "example.minik8s.io/joined=true"]).ok();
@@ -335,6 +341,40 @@ fn pods_reach_one_another(cluster: &Cluster, machines: &Machines, home: &str) {
 }
 
 /// The body of a request for a client certificate of the API server.
+/// A Node object is replaced under its kubelet by one with another range: that counts for new pods, without a restart.
+fn another_range_is_for_new_pods(cluster: &Cluster, machines: &Machines, near: &Joined) {
+    let cidr = cluster.flag("--cluster-cidr");
+    let (octets, half) = if let Some(octets) = cidr.strip_suffix(".0.0/17") {
+        (octets, 100)
+    } else {
+        (cidr.strip_suffix(".128.0/17").expect("the harness gives halves"), 228)
+    };
+    let prefix = format!("{octets}.{half}.");
+    let id = "jsonpath={.status.containerStatuses[0].containerID} {.status.podIP}";
+    let before = cluster.kubectl(&["get", "pod", "who-near", "-o", id]).ok();
+    near.signal("STOP");
+    cluster.kubectl(&["delete", "node", "near"]).ok();
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Node, metadata: {{name: near}}, spec: {{podCIDR: {prefix}0/24, podCIDRs: [{prefix}0/24]}}}}"
+    ));
+    near.signal("CONT");
+    wait_for_node(cluster, "near");
+    machines.wait_for_routes(1, |routes| routes.contains(&format!("{prefix}0/24 via 192.0.2.12")));
+    // Known to the kernel of the node itself once the kubelet has followed.
+    machines.wait_for_routes(2, |routes| routes.contains(&format!("{prefix}0/24 dev mk0")));
+    cluster.apply(&who("who-again", "near"));
+    cluster.wait("pod/who-again", "condition=Ready");
+    let address = |name: &str| cluster.kubectl(&["get", "pod", name, "-o", "jsonpath={.status.podIP}"]).ok();
+    let again = address("who-again");
+    assert!(again.starts_with(&prefix), "{again}");
+    for (from, to) in [("who-home", "who-again"), ("who-near", "who-again"), ("who-again", "who-near")] {
+        let url = format!("http://{}/cgi-bin/who", address(to));
+        let seen = cluster.kubectl(&["exec", from, "--", "wget", "-qO-", &url]).ok();
+        assert!(seen.contains(&address(from)), "{from} to {to}: {seen}");
+    }
+    assert_eq!(cluster.kubectl(&["get", "pod", "who-near", "-o", id]).ok(), before, "it did not notice");
+}
+
 fn signing_request(name: &str) -> String {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();

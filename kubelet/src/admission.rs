@@ -53,6 +53,11 @@ impl Admission {
         self.holds(uid) || self.allocations.has(uid)
     }
 
+    /// What the kubelet before this one has noted of a pod: its containers' resources and ports.
+    pub(crate) fn noted(&self, uid: &str) -> Option<Pod> {
+        self.allocations.read(uid)
+    }
+
     /// Whether a pod has something of the node now.
     pub(crate) fn holds(&self, uid: &str) -> bool {
         self.taken.contains_key(uid)

@@ -12,7 +12,7 @@ use std::{fs, io::ErrorKind, path::PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::{
-    pod::{described, resize::with_resources, uid},
+    pod::{resize::with_resources, uid},
     volumes::Layout,
 };
 
@@ -56,22 +56,27 @@ impl Allocations {
         fs::rename(&temporary, &path)
     }
 
-    /// The pod with what it was given in place of what it asks for.
-    pub(crate) fn recall(&self, pod: &Pod) -> Pod {
-        match fs::read(self.path(uid(pod))) {
+    /// What a pod was given, as noted.
+    pub(crate) fn read(&self, uid: &str) -> Option<Pod> {
+        let damaged = |why: &dyn std::fmt::Display| {
+            tracing::warn!(uid, "what the pod was given cannot be read: {why}");
+        };
+        match fs::read(self.path(uid)) {
             Ok(bytes) => match serde_json::from_slice::<Pod>(&bytes) {
-                Ok(allocated) if allocated.spec.is_some() => return with_resources(pod, &allocated),
-                Ok(_) => tracing::warn!(pod = described(pod), "what the pod was given has no spec"),
-                Err(error) => {
-                    tracing::warn!(pod = described(pod), "what the pod was given cannot be read: {error}");
-                }
+                Ok(allocated) if allocated.spec.is_some() => return Some(allocated),
+                Ok(_) => damaged(&"there is no spec"),
+                Err(error) => damaged(&error),
             },
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            Err(error) => {
-                tracing::warn!(pod = described(pod), "what the pod was given cannot be read: {error}");
-            }
+            Err(error) => damaged(&error),
         }
-        with_resources(pod, &reported(pod))
+        None
+    }
+
+    /// The pod with what it was given in place of what it asks for.
+    pub(crate) fn recall(&self, pod: &Pod) -> Pod {
+        let allocated = self.read(uid(pod)).unwrap_or_else(|| reported(pod));
+        with_resources(pod, &allocated)
     }
 }
 

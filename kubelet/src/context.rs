@@ -13,7 +13,7 @@ use crate::{
     images::Images,
     measures::Measures,
     network::NetworkReceiver,
-    node::Machine,
+    node::{Machine, Registered},
     pod::{environment::ServiceFacts, identity::NameService, resources::Demand},
     status_writer::StatusWriter,
     volumes::{Volumes, objects::Objects},
@@ -35,8 +35,8 @@ pub(crate) struct Context {
     pub images: Images,
     /// The API, for mirror pods.
     pub client: Client,
-    /// The node's uid, which owns them.
-    pub node_uid: String,
+    /// The node's uid, which owns them, once the node is registered.
+    pub registered: Registered,
     /// Where statuses go.
     pub statuses: StatusWriter,
     /// Where events go.

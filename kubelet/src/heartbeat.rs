@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::api;
+use crate::{api, node::Registered};
 
 /// How often.
 pub(crate) const RENEW_EVERY: Duration = Duration::from_secs(10);
@@ -20,15 +20,22 @@ const RENEWALS: u32 = 4;
 /// Where.
 const NAMESPACE: &str = "kube-node-lease";
 
-/// Renews the Lease until shutdown.
+/// Renews the Lease until shutdown, from the registration of the node on.
 pub(crate) async fn keep(
     client: Client,
     node: String,
-    node_uid: String,
+    mut registered: Registered,
     every: Duration,
     shutdown: CancellationToken,
 ) {
     loop {
+        let node_uid = tokio::select! {
+            () = shutdown.cancelled() => return,
+            known = registered.wait_for(Option::is_some) => match known {
+                Ok(uid) => uid.clone().unwrap_or_default(),
+                Err(_) => return,
+            },
+        };
         if let Err(error) = renew(&client, &node, &node_uid, every).await {
             tracing::warn!("cannot renew the node's lease: {}", client::error::chain(&error));
         }

@@ -30,18 +30,17 @@ mod static_pods;
 mod status_writer;
 mod volumes;
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
 use api_objects::{Value, object::ObjectMeta};
-use bytes::Bytes;
-use client::{Client, EventType, Informer, Informers, Recorder, Scope};
-use kubelet_network::{Attachment, NetworkConfig, Peer, PodNetwork, Redirect};
+use client::{Client, EventType, Informers, Recorder, Scope};
+use kubelet_network::Peer;
 use kubelet_runtime::{
     PodRuntime, RuntimeError,
     docker::{DockerOptions, DockerRuntime},
     simulated::{SimulatedOptions, SimulatedRuntime},
 };
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Args, Config, ConfigError, RuntimeKind};
@@ -52,16 +51,13 @@ use context::Context;
 use events::Events;
 use images::Images;
 use measures::{Measures, runtime::MeasuredRuntime};
-use network::{BridgeNetwork, Network, RuntimeNetwork};
+use network::setup::{NetworkSetup, chain_prefix};
 use node::{Machine, NodeKeeper};
 use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, resources::Demand};
 use pod_manager::PodManager;
 use pressure::{Monitor, thresholds::Pressure};
 use status_writer::StatusWriter;
 use volumes::{Layout, Volumes, claims::Claims, objects::Objects, tokens::Tokens};
-
-/// Wait between attempts to reach what must be there (the API, the runtime).
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Why a kubelet could not run.
 #[derive(Debug, thiserror::Error)]
@@ -165,9 +161,10 @@ pub async fn connect(
 /// What is known of this node's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NodeView {
+    uid: String,
     labels: std::collections::BTreeMap<String, String>,
     pod_cidr: Option<ipnet::Ipv4Net>,
-    /// Whether somebody has declared a condition of it unknown.
+    /// Whether somebody has declared a condition unknown that this kubelet reports.
     doubted: bool,
 }
 
@@ -191,36 +188,34 @@ async fn start(
     let machine = Machine::measure(&root);
     let addresses = vec![config.node_ip.unwrap_or_else(node::outward_address)];
     let (network_sender, network) = watch::channel(None);
-    let (pressure_sender, pressure) = watch::channel(Pressure::default());
-
+    let (registered_sender, registered) = watch::channel(None);
+    let name = config.node_name.clone();
     // What says that the node lives is said again soon: upstream gives these requests no longer either.
     let lifeline = client.clone().with_patience(config.renew_every.min(heartbeat::RENEW_EVERY));
-    let mut keeper = NodeKeeper {
-        config: Arc::clone(&config),
-        machine: machine.clone(),
-        client: lifeline.clone(),
-        runtime: Arc::clone(&runtime),
-        network: network.clone(),
-        addresses: addresses.clone(),
-        doubted: Arc::default(),
-        images: None,
-        pressure,
-    };
-    let doubted = Arc::clone(&keeper.doubted);
-    let Some(registered) = register(&mut keeper, shutdown).await else { return Ok(()) };
-    let node_uid = ObjectMeta::from_value(&registered).uid;
-    let name = config.node_name.clone();
     tasks.spawn(heartbeat::keep(
-        lifeline,
+        lifeline.clone(),
         name.clone(),
-        node_uid.clone(),
+        registered.clone(),
         config.renew_every,
         shutdown.clone(),
     ));
+    let (pressure_sender, pressure) = watch::channel(Pressure::default());
 
     let informers = Informers::new(client.clone(), shutdown.clone(), tasks.clone());
     let field = |field: &str| Scope { field_selector: format!("{field}={name}"), ..Scope::default() };
     let nodes = informers.watch(api::nodes(), &field("metadata.name"), project_node);
+    let keeper = NodeKeeper {
+        config: Arc::clone(&config),
+        machine: machine.clone(),
+        client: lifeline,
+        runtime: Arc::clone(&runtime),
+        network: network.clone(),
+        addresses: addresses.clone(),
+        images: None,
+        nodes: nodes.clone(),
+        registered: registered_sender,
+        pressure,
+    };
     // A runtime with a network of its own knows the ways in it.
     let is_ours = runtime.capabilities().network;
     let peers = is_ours.then(|| informers.watch(api::nodes(), &Scope::default(), project_peer));
@@ -245,7 +240,8 @@ async fn start(
     };
     let facts = NodeFacts {
         name: name.clone(),
-        labels: ObjectMeta::from_value(&registered).labels,
+        // Until the API says what others have put there.
+        labels: node::labels(&config, &machine),
         allocatable,
         max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         pressure: Pressure::default(),
@@ -259,7 +255,7 @@ async fn start(
         objects,
         images: Images::new(Arc::clone(&runtime), root.join("pulled-images")),
         client: client.clone(),
-        node_uid,
+        registered,
         statuses: StatusWriter::start(client, tasks, shutdown),
         events,
         services: services.clone(),
@@ -288,7 +284,6 @@ async fn start(
     let (policy, static_path) = (config.pressure.clone(), config.static_pod_path.clone());
     let setup = NetworkSetup {
         config,
-        doubted,
         context: Arc::clone(&context),
         nodes,
         peers,
@@ -311,20 +306,6 @@ async fn start(
     Ok(())
 }
 
-/// Registers the node; `None` if shutdown comes first.
-async fn register(keeper: &mut NodeKeeper, shutdown: &CancellationToken) -> Option<Value> {
-    loop {
-        match keeper.register().await {
-            Ok(node) => return Some(node),
-            Err(error) => tracing::warn!("cannot register the node: {}", client::error::chain(&error)),
-        }
-        tokio::select! {
-            () = shutdown.cancelled() => return None,
-            () = tokio::time::sleep(RETRY) => {}
-        }
-    }
-}
-
 /// The HTTP client of probes and hooks: no proxy, no pool, certificates unchecked as documented.
 fn probe_client() -> reqwest::Client {
     let builder = reqwest::Client::builder()
@@ -340,8 +321,12 @@ fn project_node(bytes: &[u8], meta: &ObjectMeta) -> Option<NodeView> {
     let node: Value = serde_json::from_slice(bytes).ok()?;
     let pod_cidr = node.pointer("/spec/podCIDR").and_then(Value::as_str).and_then(|range| range.parse().ok());
     let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
-    let doubted = conditions.into_iter().flatten().any(|condition| condition["status"] == "Unknown");
-    Some(NodeView { labels: meta.labels.clone(), pod_cidr, doubted })
+    let of_kubelet = |kind: &Value| kind.as_str().is_some_and(|kind| node::CONDITIONS.contains(&kind));
+    let doubted = conditions
+        .into_iter()
+        .flatten()
+        .any(|condition| of_kubelet(&condition["type"]) && condition["status"] == "Unknown");
+    Some(NodeView { uid: meta.uid.clone(), labels: meta.labels.clone(), pod_cidr, doubted })
 }
 
 /// How a node's pods are reached; `None` until it has an address and a range.
@@ -383,187 +368,6 @@ fn project_service(bytes: &[u8], meta: &ObjectMeta) -> Option<ServiceFacts> {
     })
 }
 
-/// Brings the pod network up once the node has a range.
-struct NetworkSetup {
-    config: Arc<Config>,
-    /// Told when the API doubts that the node is well.
-    doubted: Arc<Notify>,
-    context: Arc<Context>,
-    nodes: Informer<NodeView>,
-    /// All nodes, this one included; none where the runtime has a network of its own.
-    peers: Option<Informer<Option<Peer>>>,
-    services: Informer<ServiceFacts>,
-    pods: Informer<Bytes>,
-    sender: watch::Sender<Option<Arc<dyn Network>>>,
-}
-
-impl NetworkSetup {
-    async fn run(self) {
-        let shutdown = self.context.shutdown.clone();
-        let _ = shutdown.run_until_cancelled(self.follow()).await;
-    }
-
-    async fn follow(self) {
-        if !self.context.runtime.capabilities().network {
-            self.sender.send_replace(Some(Arc::new(RuntimeNetwork)));
-        }
-        let mut changes = self.nodes.subscribe();
-        loop {
-            for change in changes.recv().await {
-                let Some(node) = change.after else { continue };
-                self.context.admission.lock().set_labels(node.labels.clone());
-                if node.doubted {
-                    self.doubted.notify_one();
-                }
-                if self.sender.borrow().is_none()
-                    && let Some(range) = node.pod_cidr.or(self.config.pod_cidr)
-                {
-                    self.bring_up(range).await;
-                }
-            }
-        }
-    }
-
-    /// Tries until it stands: pods wait for it.
-    async fn bring_up(&self, range: ipnet::Ipv4Net) {
-        self.pods.synced().await;
-        let redirects = self.redirects().await;
-        if !self.config.cluster_cidr.contains(&range) {
-            let cluster = self.config.cluster_cidr;
-            tracing::warn!(%range, "the node's range is outside of --cluster-cidr {cluster}: pods of other nodes will not be reached");
-        }
-        loop {
-            let config = NetworkConfig {
-                bridge: self.config.bridge.clone(),
-                chain_prefix: chain_prefix(&self.config.bridge),
-                pod_cidr: range,
-                cluster_cidr: self.config.cluster_cidr,
-                node_address: match self.context.host_ips.first() {
-                    Some(IpAddr::V4(address)) => *address,
-                    _ => std::net::Ipv4Addr::UNSPECIFIED,
-                },
-                redirects: redirects.clone(),
-            };
-            match self.try_bring_up(config).await {
-                Ok(network) => {
-                    tracing::info!(%range, bridge = self.config.bridge, "the pod network stands");
-                    let network = Arc::new(network);
-                    if let Some(peers) = self.peers.clone() {
-                        let (network, shutdown) = (Arc::clone(&network), self.context.shutdown.clone());
-                        self.context.tasks.spawn(async move {
-                            let _ = shutdown.run_until_cancelled(follow_peers(network, peers)).await;
-                        });
-                    }
-                    self.sender.send_replace(Some(Arc::new(BridgeNetwork(network))));
-                    return;
-                }
-                Err(message) => {
-                    tracing::warn!("cannot set the pod network up: {message}");
-                    self.context.events.node(
-                        &self.context.node,
-                        EventType::Warning,
-                        "NetworkNotReady",
-                        &message,
-                    );
-                }
-            }
-            tokio::time::sleep(RETRY * 5).await;
-        }
-    }
-
-    async fn try_bring_up(&self, config: NetworkConfig) -> Result<PodNetwork, String> {
-        let chain = |error: &dyn std::error::Error| client::error::chain(error);
-        let network = PodNetwork::new(config).await.map_err(|error| chain(&error))?;
-        let views = self.context.runtime.list().await.map_err(|error| chain(&error))?;
-        let alive: std::collections::HashSet<&str> = views
-            .iter()
-            .filter(|view| view.sandboxes.iter().any(|sandbox| sandbox.ready))
-            .map(|view| view.pod.uid.as_str())
-            .collect();
-        let ports = self.host_ports();
-        let running: Vec<Attachment> = network
-            .found()
-            .await
-            .map_err(|error| chain(&error))?
-            .into_iter()
-            .filter(|(uid, _)| alive.contains(uid.as_str()))
-            .map(|(pod_uid, address)| {
-                let host_ports = ports.get(&pod_uid).cloned().unwrap_or_default();
-                Attachment { pod_uid, address, host_ports }
-            })
-            .collect();
-        network.restore(&running).await.map_err(|error| chain(&error))?;
-        Ok(network)
-    }
-
-    /// Host ports of the pods that the API has, by uid.
-    fn host_ports(&self) -> std::collections::HashMap<String, Vec<kubelet_network::HostPort>> {
-        let pods = self.pods.list();
-        let typed = pods
-            .iter()
-            .filter_map(|(_, bytes)| serde_json::from_slice::<k8s_openapi::api::core::v1::Pod>(bytes).ok());
-        typed.map(|pod| (pod::uid(&pod).to_owned(), network::host_ports(&pod))).collect()
-    }
-
-    /// The way of the Service `kubernetes` to the API server.
-    async fn redirects(&self) -> Vec<Redirect> {
-        let Some(target) = self.config.api_server else {
-            tracing::warn!(
-                "the API server's address is not known: pods cannot reach it as kubernetes.default"
-            );
-            return Vec::new();
-        };
-        let found = async {
-            loop {
-                self.services.synced().await;
-                if let Some(service) = self.services.get(&client::Key::new("default", "kubernetes")) {
-                    return service;
-                }
-                tokio::time::sleep(RETRY).await;
-            }
-        };
-        let Ok(service) = tokio::time::timeout(RETRY * 10, found).await else {
-            tracing::warn!("there is no Service default/kubernetes");
-            return Vec::new();
-        };
-        let (IpAddr::V4(address), Some((_, port, _))) = (service.address, service.ports.first()) else {
-            return Vec::new();
-        };
-        let port = u16::try_from(*port).unwrap_or(443);
-        vec![Redirect { address, port, to: *target.ip(), to_port: target.port() }]
-    }
-}
-
-/// Keeps the ways to the other nodes' pods as the API has the nodes.
-async fn follow_peers(network: Arc<PodNetwork>, nodes: Informer<Option<Peer>>) {
-    nodes.synced().await;
-    let mut changes = nodes.subscribe();
-    let mut known: Option<Vec<Peer>> = None;
-    loop {
-        // Nodes change all the time, and their ways almost never.
-        let mut peers: Vec<Peer> =
-            nodes.list().iter().filter_map(|(_, peer)| peer.as_ref().clone()).collect();
-        peers.sort_unstable();
-        if known.as_ref() != Some(&peers) {
-            match network.set_peers(&peers).await {
-                Ok(()) => known = Some(peers),
-                Err(error) => {
-                    tracing::warn!("cannot set the ways to other nodes: {}", client::error::chain(&error));
-                    tokio::time::sleep(RETRY * 5).await;
-                    continue;
-                }
-            }
-        }
-        changes.recv().await;
-    }
-}
-
-/// The prefix of this kubelet's iptables chains: one per bridge, so that two kubelets do not meet.
-fn chain_prefix(bridge: &str) -> String {
-    let name: String = bridge.chars().filter(char::is_ascii_alphanumeric).collect();
-    name.to_uppercase()
-}
-
 /// Removes everything of a kubelet from its node: containers, network, mounts, directories. For
 /// `minik8s down` and `reset`; no kubelet of that configuration may be running.
 ///
@@ -591,6 +395,9 @@ pub async fn remove_everything(config: &Config) -> Result<(), Vec<String>> {
         {
             failures.push(format!("network: {}", client::error::chain(&error)));
         }
+    }
+    if let Err(error) = network::setup::forget(&config.root_dir) {
+        failures.push(format!("network: {error}"));
     }
     if let Err(message) = volumes::remove_tree(&config.root_dir.join("pods")) {
         failures.push(format!("volumes: {message}"));

@@ -11,16 +11,16 @@ use std::{
     time::Duration,
 };
 
-use api_objects::Value;
-use client::{Client, Error, PatchType};
+use api_objects::{Value, object::ObjectMeta};
+use client::{Client, Error, Informer, PatchType};
 use jiff::Timestamp;
 use kubelet_runtime::{ImageView, PodRuntime};
 use serde_json::json;
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api,
+    NodeView, api,
     config::{Config, Taint},
     network::NetworkReceiver,
     pressure::thresholds::Pressure,
@@ -28,12 +28,16 @@ use crate::{
 
 /// The version of Kubernetes that this kubelet speaks.
 pub(crate) const VERSION: &str = "v1.36.0";
+/// Wait before a node that cannot be registered tries again.
+const RETRY: Duration = Duration::from_secs(1);
 /// How often the status is measured; it is only sent when it differs.
 const MEASURE_EVERY: Duration = Duration::from_secs(10);
 /// How often the node's images are listed; the scheduler only prefers nodes by them.
 const LIST_IMAGES_EVERY: Duration = Duration::from_secs(60);
 /// How often the status is sent although nothing changed.
 const REPORT_EVERY: Duration = Duration::from_secs(300);
+/// The conditions that a kubelet reports.
+pub(crate) const CONDITIONS: [&str; 4] = ["MemoryPressure", "DiskPressure", "PIDPressure", "Ready"];
 /// Images listed in a status (upstream's `nodeStatusMaxImages`).
 const MAX_IMAGES: usize = 50;
 
@@ -285,10 +289,8 @@ fn words(reason: &str) -> &'static str {
     }
 }
 
-/// Nobody measures pressure any more (a runtime that only pretends): there is nothing to be told until the end.
-async fn pressure_ended(shutdown: &CancellationToken) {
-    let _ = tokio::time::timeout(MEASURE_EVERY, shutdown.cancelled()).await;
-}
+/// The uid of the node's object, once it is registered.
+pub(crate) type Registered = watch::Receiver<Option<String>>;
 
 /// Keeps the node's object and status.
 pub(crate) struct NodeKeeper {
@@ -306,8 +308,10 @@ pub(crate) struct NodeKeeper {
     pub addresses: Vec<IpAddr>,
     /// What the node is short of.
     pub pressure: watch::Receiver<Pressure>,
-    /// Told when the API no longer says of the node what was reported.
-    pub doubted: Arc<Notify>,
+    /// The node as the API has it.
+    pub nodes: Informer<NodeView>,
+    /// Where the uid of the node's object goes.
+    pub registered: watch::Sender<Option<String>>,
     /// The node's images, and when they were listed.
     pub images: Option<(tokio::time::Instant, Images)>,
 }
@@ -317,7 +321,7 @@ pub(crate) type Images = Vec<(Vec<String>, u64)>;
 
 impl NodeKeeper {
     /// Registers the node, or takes up the one that is there: labels of ours are set, others stay.
-    pub(crate) async fn register(&mut self) -> Result<Value, Error> {
+    async fn register(&mut self) -> Result<Value, Error> {
         let found = self.condition().await;
         let status =
             status(&self.config, &self.machine, &self.addresses, &found, &Value::Null, Timestamp::now());
@@ -342,11 +346,28 @@ impl NodeKeeper {
         self.client.patch(api::nodes(), "", name, None, PatchType::Merge, &patch).await
     }
 
-    /// Keeps the status true until shutdown.
+    /// Registers the node and keeps its status true until shutdown. A node whose object is deleted meanwhile is
+    /// registered again; upstream's kubelet would do that on its next start.
     pub(crate) async fn keep(mut self, shutdown: CancellationToken) {
+        let mut changes = self.nodes.subscribe();
         let mut last: Option<(Condition, tokio::time::Instant)> = None;
         let mut known = Value::Null;
         loop {
+            if self.registered.borrow().is_none() {
+                match self.register().await {
+                    Ok(node) => {
+                        self.registered.send_replace(Some(ObjectMeta::from_value(&node).uid));
+                    }
+                    Err(error) => {
+                        tracing::warn!("cannot register the node: {}", client::error::chain(&error));
+                        tokio::select! {
+                            () = shutdown.cancelled() => return,
+                            () = tokio::time::sleep(RETRY) => continue,
+                        }
+                    }
+                }
+                last = None;
+            }
             let found = self.condition().await;
             let due = last.as_ref().is_none_or(|(sent, at)| *sent != found || at.elapsed() >= REPORT_EVERY);
             if due {
@@ -356,11 +377,8 @@ impl NodeKeeper {
                         last = Some((found, tokio::time::Instant::now()));
                     }
                     Err(error) if error.is_not_found() => {
-                        // Deleted under us: it is registered again, as upstream's kubelet does on its next start.
-                        if let Err(error) = self.register().await {
-                            tracing::warn!("cannot register the node: {}", client::error::chain(&error));
-                        }
-                        last = None;
+                        self.registered.send_replace(None);
+                        continue;
                     }
                     Err(error) => {
                         tracing::warn!("cannot write the node's status: {}", client::error::chain(&error))
@@ -370,12 +388,28 @@ impl NodeKeeper {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 () = tokio::time::sleep(MEASURE_EVERY) => {}
-                // Whoever was silent has been declared lost: that it is well must be said again.
-                () = self.doubted.notified() => last = None,
                 changed = self.network.changed() => if changed.is_err() { return },
-                changed = self.pressure.changed() => if changed.is_err() { pressure_ended(&shutdown).await },
+                changed = self.pressure.changed() => if changed.is_err() { return },
+                changes = changes.recv() => {
+                    for change in changes {
+                        match change.after {
+                            // Whoever was silent has been declared lost: that it is well must be said again.
+                            Some(node) if !self.is_another(&node.uid) => {
+                                if node.doubted {
+                                    last = None;
+                                }
+                            }
+                            // Gone, or somebody has put another one in its place.
+                            _ => drop(self.registered.send_replace(None)),
+                        }
+                    }
+                }
             }
         }
+    }
+
+    fn is_another(&self, uid: &str) -> bool {
+        self.registered.borrow().as_ref().is_some_and(|known| known != uid)
     }
 
     /// Sends the status; gives it as the API has it now.

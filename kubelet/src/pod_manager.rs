@@ -1,8 +1,9 @@
 //! Brings the API's pods of this node, the runtime's pods and the workers together.
 //!
-//! One informer on this node's pods feeds one worker per uid; the runtime's hints wake them. At start, once
-//! the informer knows all pods, what the runtime still has of others is removed: after that every pod on the
-//! node has exactly one owner. Static pods come from a folder instead; what the API has of them only mirrors them.
+//! One informer on this node's pods feeds one worker per uid; the runtime's hints wake them. Once the informer
+//! knows all pods, what the runtime still has of others is removed: from then on every pod on the node has
+//! exactly one owner. Static pods come from a folder instead and wait for no API server; what the API has of them
+//! only mirrors them.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -62,29 +63,25 @@ impl PodManager {
     pub(crate) async fn run(mut self) {
         let shutdown = self.context.shutdown.clone();
         let mut changes = self.pods.subscribe();
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = self.pods.synced() => {}
-        }
-        let mut all: Vec<Key> = self.pods.list().into_iter().map(|(key, _)| key).collect();
-        // Those that were taken before come first, whatever their names: they keep what they have.
-        all.sort_by_key(|key| !self.pods.get(key).is_some_and(|bytes| self.was_taken(&bytes)));
-        for key in all {
-            self.follow(&key);
-        }
-        let mut running = HashMap::new();
-        self.follow_statics(&mut running);
+        let (ended, mut statics) = (Arc::clone(&self.ended), self.statics.clone());
         let context = Arc::clone(&self.context);
         let workers = Arc::clone(&self.workers);
         context.tasks.spawn(relay_events(Arc::clone(&context), Arc::clone(&workers)));
-        context.tasks.spawn(sweep(Arc::clone(&context), self.pods.clone(), Arc::clone(&workers)));
-        context.tasks.spawn(wake_on_network(Arc::clone(&context), workers));
-        let (ended, mut statics) = (Arc::clone(&self.ended), self.statics.clone());
+        context.tasks.spawn(wake_on_changes(Arc::clone(&context), workers));
+        let synced = self.pods.synced();
+        tokio::pin!(synced);
+        let (mut is_synced, mut running) = (false, HashMap::new());
         loop {
+            // They wait for nobody: there need not be an API server.
             self.follow_statics(&mut running);
             let keys = tokio::select! {
                 () = shutdown.cancelled() => return,
-                keys = changes.recv() => keys,
+                () = &mut synced, if !is_synced => {
+                    is_synced = true;
+                    self.take_up();
+                    continue;
+                }
+                keys = changes.recv(), if is_synced => keys,
                 Ok(()) = statics.changed() => continue,
                 () = ended.notified() => continue,
             };
@@ -92,6 +89,19 @@ impl PodManager {
                 self.follow(&change.key);
             }
         }
+    }
+
+    /// The API has answered: its pods are taken up, and what is nobody's goes from now on.
+    fn take_up(&mut self) {
+        let mut all: Vec<Key> = self.pods.list().into_iter().map(|(key, _)| key).collect();
+        // Those that were taken before come first, whatever their names: they keep what they have.
+        all.sort_by_key(|key| !self.pods.get(key).is_some_and(|bytes| self.was_taken(&bytes)));
+        for key in all {
+            self.follow(&key);
+        }
+        let context = Arc::clone(&self.context);
+        let sweeping = sweep(Arc::clone(&context), self.pods.clone(), Arc::clone(&self.workers));
+        context.tasks.spawn(sweeping);
     }
 
     /// Brings the static pods up to date; `running` are those that have workers, with their names.
@@ -294,13 +304,14 @@ async fn relay_events(context: Arc<Context>, workers: Arc<Mutex<HashMap<String, 
     }
 }
 
-/// Wakes all workers whenever the network appears.
-async fn wake_on_network(context: Arc<Context>, workers: Arc<Mutex<HashMap<String, Handle>>>) {
-    let mut network = context.network.clone();
+/// Wakes all workers whenever the network appears, or the node is registered: mirror pods wait for that.
+async fn wake_on_changes(context: Arc<Context>, workers: Arc<Mutex<HashMap<String, Handle>>>) {
+    let (mut network, mut registered) = (context.network.clone(), context.registered.clone());
     loop {
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             changed = network.changed() => if changed.is_err() { return },
+            changed = registered.changed() => if changed.is_err() { return },
         }
         let all: Vec<Handle> = workers.lock().values().cloned().collect();
         all.iter().for_each(Handle::wake);

@@ -6,6 +6,7 @@
 //! A veth carries its pod's uid and address as alias: the node itself tells who is on the network.
 
 use std::{
+    collections::BTreeSet,
     fs::File,
     io,
     net::{IpAddr, Ipv4Addr},
@@ -14,6 +15,7 @@ use std::{
 };
 
 use futures_util::TryStreamExt;
+use ipnet::Ipv4Net;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::{
     Handle, LinkBridge, LinkBridgePort, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
@@ -155,15 +157,14 @@ impl Links {
         }
     }
 
-    /// Makes the bridge unless it is there, gives it its address, and starts it. Returns its index.
+    /// Makes the bridge unless it is there, gives it an address, and starts it. Returns its index.
     pub(crate) async fn ensure_bridge(
         &self,
         name: &str,
-        gateway: Ipv4Addr,
-        prefix_length: u8,
+        gateway: Ipv4Net,
         mtu: u32,
     ) -> Result<u32, NetworkError> {
-        let made = LinkBridge::new(name).address(hardware_address(gateway)).mtu(mtu).build();
+        let made = LinkBridge::new(name).address(hardware_address(gateway.addr())).mtu(mtu).build();
         let made = tolerate(self.handle.link().add(made).execute().await, libc::EEXIST);
         netlink(|| format!("create bridge {name}"), made)?;
         let link =
@@ -179,16 +180,51 @@ impl Links {
             return Err(NetworkError::Config(format!("link {name} exists and is no bridge")));
         }
         let index = link.header.index;
-        for (address, message) in self.addresses(index).await? {
-            if address != gateway {
-                let removed = self.handle.address().del(message).execute().await;
-                netlink(|| format!("remove the old address {address} of bridge {name}"), removed)?;
-            }
-        }
-        let added = self.handle.address().add(index, IpAddr::V4(gateway), prefix_length).execute().await;
-        netlink(|| format!("give bridge {name} the address {gateway}"), tolerate(added, libc::EEXIST))?;
+        self.add_gateway(index, gateway).await?;
         self.start(index, name).await?;
         Ok(index)
+    }
+
+    /// Gives the bridge an address, unless it has it.
+    pub(crate) async fn add_gateway(&self, bridge: u32, gateway: Ipv4Net) -> Result<(), NetworkError> {
+        let address = IpAddr::V4(gateway.addr());
+        let added = self.handle.address().add(bridge, address, gateway.prefix_len()).execute().await;
+        netlink(|| format!("give the bridge the address {gateway}"), tolerate(added, libc::EEXIST))
+    }
+
+    /// Takes an address from the bridge, if it has it.
+    pub(crate) async fn remove_gateway(&self, bridge: u32, gateway: Ipv4Addr) -> Result<(), NetworkError> {
+        for (address, message) in self.addresses(bridge).await? {
+            if address == gateway {
+                let removed = self.handle.address().del(message).execute().await;
+                netlink(|| format!("remove the old address {address} of the bridge"), removed)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes those addresses from the bridge whose networks hold none of those that pods have, except its own. Gives the
+    /// networks of the others.
+    pub(crate) async fn keep_gateways(
+        &self,
+        bridge: u32,
+        own: Ipv4Net,
+        used: &[Ipv4Addr],
+    ) -> Result<BTreeSet<Ipv4Net>, NetworkError> {
+        let mut kept = BTreeSet::new();
+        for (address, message) in self.addresses(bridge).await? {
+            let network = Ipv4Net::new(address, message.header.prefix_len).unwrap_or_else(|_| address.into());
+            let needed = used.iter().any(|used| network.contains(used) && !own.contains(used));
+            if address == own.addr() {
+                continue;
+            }
+            if needed {
+                kept.insert(network.trunc());
+            } else {
+                self.remove_gateway(bridge, address).await?;
+            }
+        }
+        Ok(kept)
     }
 
     async fn addresses(&self, index: u32) -> Result<Vec<(Ipv4Addr, AddressMessage)>, NetworkError> {

@@ -1,11 +1,16 @@
 //! [`PodNetwork`]: addresses, links and rules of a node's pods together.
 
-use std::{collections::BTreeMap, fs, net::Ipv4Addr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::Ipv4Addr,
+};
 
+use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 
 use crate::{
-    Attachment, HostPort, NetworkConfig, NetworkError, Peer,
+    Attachment, HostPort, NetworkConfig, NetworkError, Peer, Redirect,
     allocator::Allocator,
     iptables,
     links::{Links, NewLink},
@@ -28,6 +33,9 @@ pub struct PodNetwork {
 #[derive(Debug)]
 struct State {
     allocator: Allocator,
+    /// Ranges that this node had before, with pods that still have an address of theirs.
+    former: BTreeSet<Ipv4Net>,
+    redirects: Vec<Redirect>,
     attachments: BTreeMap<String, Attachment>,
 }
 
@@ -59,6 +67,40 @@ impl State {
         Ok(attachment)
     }
 
+    /// Takes a pod that has an address already: of the range, or of a former one.
+    fn take_up(&mut self, attachment: &Attachment) -> bool {
+        let (uid, address) = (&attachment.pod_uid, attachment.address);
+        let fits = if self.allocator.range().contains(&address) {
+            self.allocator.reserve(address, uid)
+        } else {
+            self.former.iter().any(|range| range.contains(&address))
+        };
+        if fits {
+            self.attachments.insert(uid.clone(), attachment.clone());
+        }
+        fits
+    }
+
+    /// Gives new pods addresses of another range. Those that are there keep theirs.
+    fn change_range(&mut self, range: Ipv4Net) {
+        let before = std::mem::replace(&mut self.allocator, Allocator::new(range));
+        self.former.insert(before.range().trunc());
+        self.former.remove(&range.trunc());
+        for attachment in self.attachments.values() {
+            // Of a range that comes back: who has an address of it has it still.
+            self.allocator.reserve(attachment.address, &attachment.pod_uid);
+        }
+    }
+
+    /// Drops the former ranges that no pod has an address of any more.
+    fn drop_unused(&mut self) -> Vec<Ipv4Net> {
+        let in_use =
+            |range: &Ipv4Net| self.attachments.values().any(|attachment| range.contains(&attachment.address));
+        let unused: Vec<Ipv4Net> = self.former.iter().copied().filter(|range| !in_use(range)).collect();
+        self.former.retain(|range| !unused.contains(range));
+        unused
+    }
+
     /// Gives back what a pod has; whether it had host ports.
     fn release(&mut self, pod_uid: &str) -> bool {
         self.allocator.release(pod_uid);
@@ -75,10 +117,7 @@ fn overlap(one: &HostPort, other: &HostPort) -> bool {
 impl PodNetwork {
     /// Sets the node up: bridge, addresses, kernel parameters, rules. What is there already stays as it is.
     pub async fn new(config: NetworkConfig) -> Result<Self, NetworkError> {
-        let allocator = Allocator::new(config.pod_cidr);
-        if allocator.capacity() == 0 {
-            return Err(NetworkError::Config(format!("{} has no address for pods", config.pod_cidr)));
-        }
+        let allocator = allocator(config.pod_cidr)?;
         if config.bridge.is_empty() || config.bridge.len() > 15 {
             return Err(NetworkError::Config(format!(
                 "bridge name {:?} is not 1 to 15 bytes long",
@@ -87,17 +126,23 @@ impl PodNetwork {
         }
         let links = open()?;
         let mtu = links.default_mtu().await?;
-        let (gateway, prefix_length) = (allocator.gateway(), config.pod_cidr.prefix_len());
-        let bridge_index = links.ensure_bridge(&config.bridge, gateway, prefix_length, mtu).await?;
+        let gateway = net(allocator.gateway(), config.pod_cidr.prefix_len());
+        let bridge_index = links.ensure_bridge(&config.bridge, gateway, mtu).await?;
+        let pods = links.pod_links(&config.bridge).await?;
+        let used: Vec<Ipv4Addr> =
+            pods.into_iter().filter_map(|link| link.pod).map(|(_, address)| address).collect();
+        let former = links.keep_gateways(bridge_index, gateway, &used).await?;
         set_parameter("net/ipv4/ip_forward", "1")?;
         // Answers to 127.0.0.1 come back through the bridge; the INPUT chain keeps pods from asking for it.
         set_parameter(&format!("net/ipv4/conf/{}/route_localnet", config.bridge), "1")?;
+        let redirects = config.redirects.clone();
+        let attachments = BTreeMap::new();
         let network = Self {
             config,
             links,
             bridge_index,
             mtu,
-            state: Mutex::new(State { allocator, attachments: BTreeMap::new() }),
+            state: Mutex::new(State { allocator, former, redirects, attachments }),
             applied: tokio::sync::Mutex::default(),
         };
         network.reapply().await?;
@@ -124,9 +169,7 @@ impl PodNetwork {
                 let uid = &attachment.pod_uid;
                 let connected =
                     links.iter().any(|link| link.pod.as_ref() == Some(&(uid.clone(), attachment.address)));
-                if connected && state.allocator.reserve(attachment.address, uid) {
-                    state.attachments.insert(uid.clone(), attachment.clone());
-                } else {
+                if !connected || !state.take_up(attachment) {
                     lost.push(uid.clone());
                 }
             }
@@ -143,8 +186,44 @@ impl PodNetwork {
             tracing::info!(pod = ?orphan.pod, "removing the link of a pod that is gone");
             self.links.remove(orphan.index).await?;
         }
+        self.drop_unused_ranges().await?;
         self.apply().await?;
         Ok(lost)
+    }
+
+    /// Gives new pods addresses of another range from now on. Pods that have one of the range before keep it until they
+    /// end; the bridge and the rules serve both as long. The ways to other nodes have to be set again.
+    pub async fn set_range(&self, range: Ipv4Net) -> Result<(), NetworkError> {
+        if self.range() == range {
+            return Ok(());
+        }
+        let gateway = net(allocator(range)?.gateway(), range.prefix_len());
+        self.links.add_gateway(self.bridge_index, gateway).await?;
+        self.state.lock().change_range(range);
+        self.drop_unused_ranges().await?;
+        self.apply().await
+    }
+
+    /// The range that new pods get addresses of.
+    #[must_use]
+    pub fn range(&self) -> Ipv4Net {
+        self.state.lock().allocator.range()
+    }
+
+    /// Leads virtual addresses elsewhere from now on.
+    pub async fn set_redirects(&self, redirects: &[Redirect]) -> Result<(), NetworkError> {
+        self.state.lock().redirects = redirects.to_vec();
+        self.apply().await
+    }
+
+    /// Takes the gateways of former ranges away that no pod needs any more; whether there was one.
+    async fn drop_unused_ranges(&self) -> Result<bool, NetworkError> {
+        let unused = self.state.lock().drop_unused();
+        for range in &unused {
+            let gateway = Allocator::new(*range).gateway();
+            self.links.remove_gateway(self.bridge_index, gateway).await?;
+        }
+        Ok(!unused.is_empty())
     }
 
     /// Connects a pod whose sandbox has that process. A pod that is connected already stays so, unless its sandbox is
@@ -171,15 +250,15 @@ impl PodNetwork {
             return Ok(known);
         }
         self.detach(pod_uid).await?;
-        let (attachment, gateway) = {
+        let (attachment, gateway, range) = {
             let mut state = self.state.lock();
-            (state.claim(pod_uid, host_ports)?, state.allocator.gateway())
+            (state.claim(pod_uid, host_ports)?, state.allocator.gateway(), state.allocator.range())
         };
         let link = NewLink {
             bridge: (&self.config.bridge, self.bridge_index),
             pod_uid,
             address: attachment.address,
-            prefix_length: self.config.pod_cidr.prefix_len(),
+            prefix_length: range.prefix_len(),
             gateway,
             mtu: self.mtu,
         };
@@ -201,7 +280,8 @@ impl PodNetwork {
         // The link goes first: an address is given away only when nobody has it any more.
         self.links.disconnect(&self.config.bridge, pod_uid).await?;
         let had_ports = self.state.lock().release(pod_uid);
-        if had_ports { self.apply().await } else { Ok(()) }
+        let was_last = self.drop_unused_ranges().await?;
+        if had_ports || was_last { self.apply().await } else { Ok(()) }
     }
 
     /// The address of a pod on this network.
@@ -219,8 +299,16 @@ impl PodNetwork {
     /// Makes the pods of the other nodes reachable, and those of nodes that are gone unreachable. Told all of them
     /// each time; calls must not overlap.
     pub async fn set_peers(&self, peers: &[Peer]) -> Result<(), NetworkError> {
-        let plan = routes::plan(&self.config, &self.links.local_networks().await?, peers);
-        self.links.follow(&self.config, &plan, self.mtu).await
+        let current = self.current();
+        let plan = routes::plan(&current, &self.links.local_networks().await?, peers);
+        self.links.follow(&current, &plan, self.mtu).await
+    }
+
+    /// The configuration as it has become.
+    fn current(&self) -> NetworkConfig {
+        let state = self.state.lock();
+        let redirects = state.redirects.clone();
+        NetworkConfig { pod_cidr: state.allocator.range(), redirects, ..self.config.clone() }
     }
 
     /// Writes all rules again, whatever became of them meanwhile (a firewall's restart empties tables).
@@ -237,7 +325,8 @@ impl PodNetwork {
         remove(&self.links, bridge, chain_prefix, *cluster_cidr).await?;
         let mut state = self.state.lock();
         state.attachments.clear();
-        state.allocator = Allocator::new(self.config.pod_cidr);
+        state.former.clear();
+        state.allocator = Allocator::new(state.allocator.range());
         Ok(())
     }
 
@@ -245,9 +334,10 @@ impl PodNetwork {
     async fn apply(&self) -> Result<(), NetworkError> {
         let mut applied = self.applied.lock().await;
         let render = |saved: &str| {
+            let current = self.current();
             let state = self.state.lock();
             let attachments: Vec<&Attachment> = state.attachments.values().collect();
-            rules::render(&self.config, &attachments, saved)
+            rules::render(&current, &state.former, &attachments, saved)
         };
         let wanted = render("");
         if applied.as_ref() != Some(&wanted) {
@@ -284,6 +374,20 @@ async fn remove(
     if removal.is_empty() { Ok(()) } else { iptables::restore(&removal).await }
 }
 
+/// The addresses of a range, if it has any.
+fn allocator(range: Ipv4Net) -> Result<Allocator, NetworkError> {
+    let allocator = Allocator::new(range);
+    if allocator.capacity() == 0 {
+        return Err(NetworkError::Config(format!("{range} has no address for pods")));
+    }
+    Ok(allocator)
+}
+
+/// An address with its network. The length is that of a range, so it cannot be too long.
+fn net(address: Ipv4Addr, prefix_length: u8) -> Ipv4Net {
+    Ipv4Net::new(address, prefix_length).unwrap_or_else(|_| address.into())
+}
+
 fn open() -> Result<Links, NetworkError> {
     Links::open().map_err(|error| NetworkError::Config(format!("failed to open a netlink socket: {error}")))
 }
@@ -306,12 +410,36 @@ mod tests {
         HostPort { host_ip, host_port, container_port: 80, protocol }
     }
 
+    fn state(range: &str) -> State {
+        State {
+            allocator: Allocator::new(range.parse().unwrap()),
+            former: BTreeSet::new(),
+            redirects: Vec::new(),
+            attachments: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_former_range_lasts_as_long_as_its_pods() {
+        let mut state = state("10.0.1.0/24");
+        let old = state.claim("old", &[]).unwrap();
+        state.change_range("10.0.2.0/24".parse().unwrap());
+        assert_eq!(state.drop_unused(), []);
+        assert_eq!(state.claim("new", &[]).unwrap().address, Ipv4Addr::new(10, 0, 2, 2));
+        // And back: who had an address of it keeps it, and nobody else gets it.
+        state.change_range("10.0.1.0/24".parse().unwrap());
+        assert_eq!(state.claim("next", &[]).unwrap().address, Ipv4Addr::new(10, 0, 1, 3));
+        state.release("new");
+        assert_eq!(state.drop_unused(), ["10.0.2.0/24".parse().unwrap()]);
+        assert!(!state.take_up(&Attachment { pod_uid: "stray".into(), ..old.clone() }), "somebody else's");
+        assert!(state.take_up(&old));
+    }
+
     #[test]
     fn a_host_port_is_refused_with_the_name_of_who_has_it() {
         let (any, local) = (Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST);
         let other = Ipv4Addr::new(192, 0, 2, 2);
-        let allocator = Allocator::new("10.0.0.0/24".parse().unwrap());
-        let mut state = State { allocator, attachments: BTreeMap::new() };
+        let mut state = state("10.0.0.0/24");
         state.claim("one", &[port(any, 80, Protocol::Tcp), port(local, 53, Protocol::Udp)]).unwrap();
         let refused = state.claim("two", &[port(other, 80, Protocol::Tcp)]).unwrap_err();
         assert_eq!(refused.to_string(), "host port 192.0.2.2:80/tcp is already used by pod one");
@@ -325,8 +453,7 @@ mod tests {
 
     #[test]
     fn a_refused_claim_takes_no_address() {
-        let allocator = Allocator::new("10.0.0.0/29".parse().unwrap());
-        let mut state = State { allocator, attachments: BTreeMap::new() };
+        let mut state = state("10.0.0.0/29");
         state.claim("one", &[port(Ipv4Addr::UNSPECIFIED, 80, Protocol::Tcp)]).unwrap();
         for _ in 0..10 {
             state.claim("two", &[port(Ipv4Addr::UNSPECIFIED, 80, Protocol::Tcp)]).unwrap_err();

@@ -4,6 +4,10 @@
 //! goes one jump for each of ours, in front, for Docker's policy there is to drop what it does not know. The shape is
 //! that of upstream's `portmap` plugin and kube-proxy, cut down to one node.
 
+use std::collections::BTreeSet;
+
+use ipnet::Ipv4Net;
+
 use crate::{Attachment, HostPort, NetworkConfig};
 
 /// One jump from a built-in chain into a chain of ours.
@@ -39,10 +43,15 @@ const JUMPS: &[Jump] = &[
 ];
 
 /// The whole of our rules, and those jumps that `saved` (what `iptables-save` tells) does not have yet.
-pub(crate) fn render(config: &NetworkConfig, attachments: &[&Attachment], saved: &str) -> String {
+pub(crate) fn render(
+    config: &NetworkConfig,
+    former: &BTreeSet<Ipv4Net>,
+    attachments: &[&Attachment],
+    saved: &str,
+) -> String {
     let mut lines = Vec::new();
     for (table, chains, rules) in [
-        (NAT, &[PORTS, REDIRECTS, POSTROUTING][..], nat(config, attachments)),
+        (NAT, &[PORTS, REDIRECTS, POSTROUTING][..], nat(config, former, attachments)),
         (FILTER, &[FORWARD, INPUT][..], filter(config)),
     ] {
         lines.push(format!("*{table}"));
@@ -66,7 +75,7 @@ fn missing_jumps(table: &str, prefix: &str, saved: &str) -> Vec<String> {
         .collect()
 }
 
-fn nat(config: &NetworkConfig, attachments: &[&Attachment]) -> Vec<String> {
+fn nat(config: &NetworkConfig, former: &BTreeSet<Ipv4Net>, attachments: &[&Attachment]) -> Vec<String> {
     let NetworkConfig { bridge, chain_prefix: prefix, pod_cidr, cluster_cidr, redirects, .. } = config;
     let mut rules = Vec::new();
     for attachment in attachments {
@@ -89,16 +98,21 @@ fn nat(config: &NetworkConfig, attachments: &[&Attachment]) -> Vec<String> {
     }
     // A pod that reached a pod of the same bridge by way of the node must be answered by way of the node: the pod
     // would answer its neighbour (or itself) directly, from an address that was never asked.
-    rules.push(format!(
-        "-A {prefix}-{POSTROUTING} -s {pod_cidr} -d {pod_cidr} -m conntrack --ctstate DNAT -j MASQUERADE"
-    ));
+    let ranges = || std::iter::once(pod_cidr).chain(former);
+    for range in ranges() {
+        rules.push(format!(
+            "-A {prefix}-{POSTROUTING} -s {range} -d {range} -m conntrack --ctstate DNAT -j MASQUERADE"
+        ));
+    }
     // From 127.0.0.1 through a host port: no pod could answer that address.
     rules.push(format!("-A {prefix}-{POSTROUTING} -s 127.0.0.0/8 -o {bridge} -j MASQUERADE"));
     // The world does not know pods. The cluster does, and multicast is never answered.
-    rules.push(format!("-A {prefix}-{POSTROUTING} -s {pod_cidr} -d {cluster_cidr} -j RETURN"));
-    rules.push(format!(
-        "-A {prefix}-{POSTROUTING} -s {pod_cidr} ! -d 224.0.0.0/4 ! -o {bridge} -j MASQUERADE"
-    ));
+    for range in ranges() {
+        rules.push(format!("-A {prefix}-{POSTROUTING} -s {range} -d {cluster_cidr} -j RETURN"));
+        rules.push(format!(
+            "-A {prefix}-{POSTROUTING} -s {range} ! -d 224.0.0.0/4 ! -o {bridge} -j MASQUERADE"
+        ));
+    }
     rules
 }
 
@@ -222,7 +236,7 @@ COMMIT
 -A MINIK8S-INPUT ! -s 127.0.0.0/8 -d 127.0.0.0/8 -i mk8s0 -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
 COMMIT
 ";
-        assert_eq!(render(&config(), &[&attachment()], ""), expected);
+        assert_eq!(render(&config(), &BTreeSet::new(), &[&attachment()], ""), expected);
     }
 
     const SAVED: &str = "\
@@ -247,7 +261,7 @@ COMMIT
 
     #[test]
     fn jumps_that_stand_are_not_made_twice() {
-        let text = render(&config(), &[], SAVED);
+        let text = render(&config(), &BTreeSet::new(), &[], SAVED);
         let inserted: Vec<&str> = text.lines().filter(|line| line.starts_with("-I")).collect();
         let expected = [
             "-I OUTPUT 1 -m addrtype --dst-type LOCAL -j MINIK8S-PORTS",

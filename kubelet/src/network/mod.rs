@@ -3,6 +3,8 @@
 //! The node's range comes with `spec.podCIDR`, maybe long after the kubelet's start; until then pods with a
 //! network of their own wait, and the node is not ready.
 
+pub(crate) mod setup;
+
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::Arc,

@@ -1,13 +1,19 @@
 //! A static pod's copy in the API: kept there, written to, and taken away with it.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use super::Worker;
 use crate::{
     pod::{described, name, namespace, status::Object, uid},
     static_pods::mirror::{Mirror, Step, create, decide, is_static, remove},
 };
+
+/// How long the API server may take over a mirror pod: the pod itself waits meanwhile.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Worker {
     /// Sees to the mirror pod of a static pod. A failure (there need not be an API server) costs the pod nothing:
@@ -16,15 +22,17 @@ impl Worker {
         if !is_static(pod) {
             return true;
         }
+        // Until there is a node that could own the copy, there is nobody who could be told; its registration wakes us.
+        let Some(node_uid) = self.context.registered.borrow().clone() else { return true };
         let mirror = self.mirror.lock().clone();
         let outcome = match (decide(mirror.as_ref(), uid(pod)), mirror) {
             (Step::Create, _) => {
                 let Some((bytes, ..)) = &self.object else { return true };
                 let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return true };
-                create(&self.context.client, &object, &self.context.node_uid).await
+                timeout(PATIENCE, create(&self.context.client, &object, &node_uid)).await
             }
             (Step::Remove, Some(Mirror { uid, .. })) => {
-                remove(&self.context.client, namespace(pod), name(pod), &uid).await
+                timeout(PATIENCE, remove(&self.context.client, namespace(pod), name(pod), &uid)).await
             }
             (_, mirror) => {
                 // A new copy is told what the one before knew; a pod that has ended says it only once.
@@ -32,12 +40,19 @@ impl Worker {
                 if let Some(status) = self.status.clone().filter(|_| fresh && self.finished) {
                     self.publish_to_mirror(pod, &status);
                 }
-                Ok(())
+                return true;
             }
         };
         match outcome {
-            Ok(()) => true,
-            Err(error) => {
+            Ok(Ok(())) => true,
+            Err(_) => {
+                tracing::warn!(
+                    pod = described(pod),
+                    "the mirror pod cannot be kept: the server does not answer"
+                );
+                false
+            }
+            Ok(Err(error)) => {
                 let why = client::error::chain(&error);
                 tracing::warn!(pod = described(pod), "the mirror pod cannot be kept: {why}");
                 false

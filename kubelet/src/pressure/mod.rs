@@ -100,7 +100,7 @@ impl Monitor {
     /// Runs until shutdown. A runtime that only pretends has nothing that could run out.
     pub(crate) async fn run(self) {
         if !self.context.runtime.capabilities().exec {
-            return;
+            return self.context.shutdown.cancelled().await;
         }
         let mut conditions = Conditions::default();
         let mut records = ImageRecords::default();

@@ -31,11 +31,13 @@ struct State {
 pub(crate) struct FakeApi {
     state: Arc<Mutex<State>>,
     changed: watch::Sender<u64>,
+    /// Whether it answers nobody.
+    away: watch::Sender<bool>,
 }
 
 impl FakeApi {
     pub(crate) fn new() -> Self {
-        Self { state: Arc::default(), changed: watch::Sender::new(0) }
+        Self { state: Arc::default(), changed: watch::Sender::new(0), away: watch::Sender::new(false) }
     }
 
     /// A client of it.
@@ -45,6 +47,16 @@ impl FakeApi {
             let api = api.clone();
             async move { Ok::<_, Infallible>(api.answer(request).await) }
         }))
+    }
+
+    /// Answers nobody any more, or again: requests hang meanwhile, and watches say nothing.
+    pub(crate) fn set_away(&self, away: bool) {
+        self.away.send_replace(away);
+    }
+
+    async fn here(&self) {
+        let mut away = self.away.subscribe();
+        let _ = away.wait_for(|away| !away).await;
     }
 
     /// Puts an object there as somebody else would.
@@ -108,6 +120,7 @@ impl FakeApi {
     }
 
     async fn answer(&self, request: Request<kube::client::Body>) -> Response<Body> {
+        self.here().await;
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or_default();
@@ -131,14 +144,14 @@ impl FakeApi {
                 None => not_found(&path),
             },
             Method::POST => {
-                let name = body["metadata"]["name"].as_str().unwrap_or_default();
+                let name = body["metadata"]["name"].as_str().unwrap_or_default().to_owned();
                 let path = format!("{path}/{name}");
                 if self.get(&path).is_some() {
                     return failure(StatusCode::CONFLICT, "AlreadyExists", &path);
                 }
                 let mut object = body;
-                object["metadata"]["uid"] =
-                    json!(format!("uid-of-{}", object["metadata"]["name"].as_str().unwrap_or_default()));
+                let number = self.state.lock().revision;
+                object["metadata"]["uid"] = json!(format!("uid-of-{name}-{number}"));
                 answer(StatusCode::CREATED, &self.write(&path, Some(object)))
             }
             Method::PATCH => match self.get(object_path) {
@@ -198,6 +211,7 @@ impl FakeApi {
             let (api, path) = (api.clone(), path.clone());
             async move {
                 loop {
+                    api.here().await;
                     changes.borrow_and_update();
                     let next = {
                         let state = api.state.lock();

@@ -7,9 +7,10 @@ mod fake_api;
 use std::{sync::Arc, time::Duration};
 
 use fake_api::FakeApi;
+use futures_util::StreamExt;
 use kubelet::{Args, RuntimeKind};
 use kubelet_runtime::{
-    PodRuntime,
+    ContainerState, PodRuntime, PodView,
     simulated::{SimulatedOptions, SimulatedRuntime},
 };
 use serde_json::{Value, json};
@@ -28,19 +29,24 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        let mut world = Self::asleep();
+        world.start();
+        world
+    }
+
+    /// Before its kubelet starts.
+    fn asleep() -> Self {
         let options = SimulatedOptions {
             first_address: Some([10, 244, 0, 2].into()),
             address_count: 200,
             ..SimulatedOptions::default()
         };
-        let mut world = Self {
+        Self {
             api: FakeApi::new(),
             runtime: Arc::new(SimulatedRuntime::new(options)),
             root: tempfile::tempdir().unwrap(),
             running: None,
-        };
-        world.start();
-        world
+        }
     }
 
     fn start(&mut self) {
@@ -48,6 +54,7 @@ impl World {
             hostname_override: Some(NODE.to_owned()),
             container_runtime: Some(RuntimeKind::Simulated),
             root_dir: Some(self.root.path().to_owned()),
+            pod_manifest_path: Some(self.root.path().join("manifests")),
             ..Args::default()
         };
         let shutdown = CancellationToken::new();
@@ -87,6 +94,29 @@ impl World {
         pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
         pod["metadata"]["deletionGracePeriodSeconds"] = json!(1);
         self.api.put(&path(name), pod);
+    }
+
+    /// Waits until the runtime has a pod of that name whose container runs, in that attempt.
+    async fn runs(&self, name: &str, attempt: u32) -> PodView {
+        let look = async || {
+            let all = self.runtime.list().await.unwrap();
+            all.into_iter().find(|view| {
+                view.pod.name == name
+                    && view.containers.iter().any(|run| {
+                        run.attempt == attempt && matches!(run.state, ContainerState::Running { .. })
+                    })
+            })
+        };
+        let found = async {
+            let mut events = self.runtime.events().await.unwrap();
+            loop {
+                if let Some(view) = look().await {
+                    return view;
+                }
+                events.next().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), found).await.expect("the pod must run")
     }
 
     async fn phase(&self, path: &str, phase: &str) {
@@ -316,5 +346,56 @@ async fn a_resize_that_was_not_granted_is_not_granted_by_a_restart() {
     world.create("last", json!({"containers": [{"name": "a"}]}));
     world.phase(&path("last"), "Running").await;
     assert!(!file.exists(), "what a pod was given goes with it");
+    world.stop().await;
+}
+
+/// A kubelet whose API server does not answer: static pods start, and nothing that runs is disturbed.
+#[tokio::test]
+async fn static_pods_need_no_api_server() {
+    let mut world = World::asleep();
+    let manifests = world.root.path().join("manifests");
+    std::fs::create_dir(&manifests).unwrap();
+    let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: still}\nspec: {containers: [{name: a, image: 'busybox:1'}]}\n";
+    std::fs::write(manifests.join("still.yaml"), manifest).unwrap();
+    let (name, node) = (format!("still-{NODE}"), format!("/api/v1/nodes/{NODE}"));
+    let mirror = path(&name);
+    world.api.set_away(true);
+    world.start();
+    let first = world.runs(&name, 0).await;
+    assert!(world.api.get(&node).is_none() && world.api.get(&mirror).is_none());
+
+    world.api.set_away(false);
+    world.phase(&mirror, "Running").await;
+    let owner = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"].clone();
+    let node_uid = |world: &World| world.api.get(&node).unwrap()["metadata"]["uid"].clone();
+    assert_eq!(owner(&world.api.get(&mirror).unwrap()), node_uid(&world));
+    let pod = world.create("other", json!({"containers": [{"name": "a"}]}));
+    world.phase(&pod, "Running").await;
+    let other = world.runs("other", 0).await;
+
+    world.stop().await;
+    world.api.set_away(true);
+    world.start();
+    std::fs::write(manifests.join("second.yaml"), manifest.replace("still", "second")).unwrap();
+    world.runs(&format!("second-{NODE}"), 0).await;
+    world.runtime.finish(&first.pod.uid, "a", 1).unwrap();
+    world.runs(&name, 1).await;
+    assert_eq!(world.runs("other", 0).await, other, "what runs goes on running");
+    world.api.set_away(false);
+    let restarted = |pod: Option<&Value>| container(pod)["restartCount"] == 1;
+    world.api.until(&mirror, "restarted once", restarted).await;
+    world.phase(&path(&format!("second-{NODE}")), "Running").await;
+
+    // The node's object is deleted: it comes again, and so does what it owns.
+    let before = node_uid(&world);
+    world.api.remove(&node);
+    let another = |node: Option<&Value>| node.is_some_and(|node| node["metadata"]["uid"] != before);
+    world.api.until(&node, "another one", another).await;
+    let ready = |node: Option<&Value>| node.is_some_and(|node| condition(node, "Ready")["status"] == "True");
+    world.api.until(&node, "ready again", ready).await;
+    world.api.remove(&mirror);
+    let after = node_uid(&world);
+    world.api.until(&mirror, "of the new node", |pod| pod.is_some_and(|pod| owner(pod) == after)).await;
+    assert_eq!(world.runs("other", 0).await, other, "its pods do not notice");
     world.stop().await;
 }

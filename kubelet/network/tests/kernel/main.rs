@@ -4,7 +4,7 @@ mod world;
 
 use std::{collections::HashSet, fs, io::Read, net::Ipv4Addr, sync::Arc};
 
-use kubelet_network::{Attachment, HostPort, NetworkError, Peer, PodNetwork, Protocol};
+use kubelet_network::{Attachment, HostPort, NetworkConfig, NetworkError, Peer, PodNetwork, Protocol};
 
 use self::world::{Listener, NODE, OUTSIDE, Place, VIRTUAL, config, connect, inventory, network, on_a_node};
 
@@ -133,6 +133,57 @@ fn a_restart_disturbs_nobody_and_cleans_up() {
         listener.meet(connect(Ipv4Addr::LOCALHOST, 8080).expect("the host port must work"));
         let (_new, new_address) = attach(&second, "new", &[]).await;
         assert_ne!(new_address, kept_address);
+    });
+}
+
+/// The bridge's addresses.
+fn gateways() -> Vec<String> {
+    let shown =
+        std::process::Command::new("ip").args(["-4", "-o", "address", "show", "dev", "mk8s0"]).output();
+    let shown = String::from_utf8_lossy(&shown.expect("iproute2 must be installed").stdout).into_owned();
+    shown.lines().filter_map(|line| line.split_whitespace().nth(3).map(str::to_owned)).collect()
+}
+
+#[test]
+fn another_range_is_for_new_pods_and_the_former_lasts_as_long_as_its_pods() {
+    on_a_node(async |outside| {
+        let network = network().await;
+        let (old, old_address) = attach(&network, "old", &[tcp(Ipv4Addr::UNSPECIFIED, 8080, 80)]).await;
+        let range = "10.244.7.0/24".parse().expect("a range");
+        for _ in 0..2 {
+            network.set_range(range).await.expect("another range must be had");
+        }
+        let (new, new_address) = attach(&network, "new", &[]).await;
+        assert_eq!((network.range(), new_address), (range, Ipv4Addr::new(10, 244, 7, 2)));
+        let check = || {
+            let (of_old, of_new) = (old.listen(80), new.listen(80));
+            assert_eq!(old.reach(new_address, 80, &of_new).expect("old to new"), old_address);
+            assert_eq!(new.reach(old_address, 80, &of_old).expect("new to old"), new_address);
+            old.reach(NODE, 8080, &of_old).expect("its own host port");
+            of_old.meet(connect(Ipv4Addr::LOCALHOST, 8080).expect("the host port"));
+            let world = outside.listen(80);
+            for pod in [&old, &new] {
+                assert_eq!(pod.reach(OUTSIDE, 80, &world).expect("pod to world"), NODE);
+            }
+        };
+        check();
+        drop(network);
+
+        // A kubelet that starts only knows the new one.
+        let second = PodNetwork::new(NetworkConfig { pod_cidr: range, ..config() });
+        let second = second.await.expect("the network must be set up");
+        let attachment =
+            |uid: &str, address, host_ports| Attachment { pod_uid: uid.to_owned(), address, host_ports };
+        let running = [
+            attachment("old", old_address, vec![tcp(Ipv4Addr::UNSPECIFIED, 8080, 80)]),
+            attachment("new", new_address, vec![]),
+        ];
+        assert_eq!(second.restore(&running).await.expect("restoring must succeed"), Vec::<String>::new());
+        check();
+        assert_eq!(gateways().len(), 2);
+        second.detach("old").await.expect("detaching must succeed");
+        assert_eq!(gateways(), ["10.244.7.1/24"], "the former range goes with its last pod");
+        assert!(!inventory().contains("10.244.1."), "and so do its rules: {}", inventory());
     });
 }
 
