@@ -27,6 +27,10 @@ pub(crate) const OPERATIONS: [f64; 14] = [
     745.0580596923828,
 ];
 
+/// Upstream's buckets of storage operations.
+pub(crate) const STORAGE: [f64; 13] =
+    [0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 25.0, 50.0, 120.0, 300.0, 600.0];
+
 /// One histogram.
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {

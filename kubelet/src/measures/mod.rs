@@ -4,8 +4,10 @@
 //! from pods of this node and go with them.
 
 pub(crate) mod histogram;
+pub(crate) mod http;
 pub(crate) mod runtime;
 pub(crate) mod text;
+pub(crate) mod volumes;
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -18,7 +20,9 @@ use tokio::time::Instant;
 
 use crate::pod::{name, namespace, probes, uid};
 use histogram::Histogram;
+use http::HttpMeasures;
 use text::{Kind, Text};
+use volumes::VolumeMeasures;
 
 /// What a worker's turn was about, as upstream's label `operation_type` has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -38,6 +42,14 @@ pub(crate) struct Measures {
     operations: Mutex<BTreeMap<&'static str, Operation>>,
     /// By pod uid: what its probes found. Goes with the pod.
     probes: Mutex<BTreeMap<String, PodProbes>>,
+    /// By signal: how many pods were evicted.
+    evictions: Mutex<BTreeMap<&'static str, u64>>,
+    /// By signal: how old the figures were for which a pod was evicted.
+    eviction_ages: Mutex<BTreeMap<&'static str, Histogram>>,
+    /// Volumes.
+    pub(crate) volumes: VolumeMeasures,
+    /// The kubelet's server.
+    http: HttpMeasures,
 }
 
 struct Operation {
@@ -66,6 +78,10 @@ impl Default for Measures {
             turns: Mutex::default(),
             operations: Mutex::default(),
             probes: Mutex::default(),
+            evictions: Mutex::default(),
+            eviction_ages: Mutex::default(),
+            volumes: VolumeMeasures::default(),
+            http: HttpMeasures::default(),
         }
     }
 }
@@ -110,6 +126,17 @@ impl Measures {
         operation.errors += u64::from(!succeeded);
     }
 
+    /// A pod was evicted.
+    pub(crate) fn evicted(&self, signal: &'static str) {
+        *self.evictions.lock().entry(signal).or_default() += 1;
+    }
+
+    /// A pod has to go for figures of that age.
+    pub(crate) fn eviction_age(&self, signal: &'static str, age: Duration) {
+        let mut ages = self.eviction_ages.lock();
+        ages.entry(signal).or_insert_with(|| Histogram::new(&histogram::DEFAULT)).observe(age);
+    }
+
     /// A probe was answered, or not.
     pub(crate) fn probe(&self, pod: &Pod, container: &str, kind: probes::Kind, took: Duration, passed: bool) {
         let mut pods = self.probes.lock();
@@ -131,8 +158,22 @@ impl Measures {
         results.durations.observe(took);
     }
 
-    /// Writes what `/metrics` says of the kubelet's work.
-    pub(crate) fn write(&self, text: &mut Text) {
+    /// Writes what `/metrics` says of the kubelet's work. `desired` are the plugins of the volumes that pods should have.
+    pub(crate) fn write(&self, text: &mut Text, desired: &[&'static str]) {
+        {
+            let help = "[ALPHA] Time between when stats are collected, and when pod is evicted based on those stats by eviction signal";
+            let mut family = text.family("kubelet_eviction_stats_age_seconds", Kind::Histogram, help);
+            for (signal, ages) in self.eviction_ages.lock().iter() {
+                ages.write(&mut family, &[("eviction_signal", signal)]);
+            }
+            let help = "[ALPHA] Cumulative number of pod evictions by eviction signal";
+            let mut family = text.family("kubelet_evictions", Kind::Counter, help);
+            for (signal, count) in self.evictions.lock().iter() {
+                family.sample(&[("eviction_signal", signal)], count);
+            }
+        }
+        self.http.write(text);
+        self.volumes.write(text, desired);
         let pod_start = self.pod_start.lock().clone();
         pod_start.write(
             &mut text.family(
@@ -260,10 +301,27 @@ mod tests {
         measures.pod_phase("a", Some("Running"));
         measures.pod_phase("never", Some("Failed"));
         measures.pod_phase("adopted", Some("Running"));
-        let page = page(|text| measures.write(text));
+        let page = page(|text| measures.write(text, &[]));
         assert!(page.contains("kubelet_pod_start_duration_seconds_bucket{le=\"1\"} 0\n"), "{page}");
         assert!(page.contains("kubelet_pod_start_duration_seconds_bucket{le=\"2\"} 1\n"), "{page}");
         assert!(page.contains("kubelet_pod_start_duration_seconds_sum 1.5\n"), "{page}");
+    }
+
+    #[test]
+    fn evictions_are_counted_by_signal() {
+        let measures = Measures::default();
+        measures.evicted("memory.available");
+        measures.evicted("memory.available");
+        measures.evicted("emptydirfs.limit");
+        measures.eviction_age("memory.available", Duration::from_millis(20));
+        let page = page(|text| measures.write(text, &[]));
+        for line in [
+            "kubelet_evictions{eviction_signal=\"memory.available\"} 2\n",
+            "kubelet_evictions{eviction_signal=\"emptydirfs.limit\"} 1\n",
+            "kubelet_eviction_stats_age_seconds_bucket{eviction_signal=\"memory.available\",le=\"0.025\"} 1\n",
+        ] {
+            assert!(page.contains(line), "{line} is not in\n{page}");
+        }
     }
 
     #[test]
@@ -272,7 +330,7 @@ mod tests {
         measures.operation("run_podsandbox", Duration::from_millis(300), true);
         measures.operation("run_podsandbox", Duration::from_millis(10), false);
         measures.operation("version", Duration::from_millis(1), true);
-        let page = page(|text| measures.write(text));
+        let page = page(|text| measures.write(text, &[]));
         for line in [
             "kubelet_runtime_operations_total{operation_type=\"run_podsandbox\"} 2\n",
             "kubelet_runtime_operations_total{operation_type=\"version\"} 1\n",

@@ -134,7 +134,7 @@ impl Monitor {
     ) -> Vec<CancellationToken> {
         let image_root = self.context.runtime.image_root().await.ok().flatten();
         let observed = measure::node(&self.root, image_root.as_deref()).await;
-        let now = Timestamp::now();
+        let (now, measured) = (Timestamp::now(), tokio::time::Instant::now());
         let (met, pressure) =
             conditions.observe(&self.policy.thresholds, &observed, self.policy.transition.0, now);
         if *self.pressure.borrow() != pressure {
@@ -163,6 +163,10 @@ impl Monitor {
             if !self.policy.thresholds.is_short(first.signal, &after) {
                 return Vec::new();
             }
+        }
+        let signals: BTreeSet<&'static str> = met.iter().map(|met| met.signal.name()).collect();
+        for signal in signals {
+            self.context.measures.eviction_age(signal, measured.elapsed());
         }
         self.evict_for(first).await.into_iter().collect()
     }
@@ -212,6 +216,7 @@ impl Monitor {
     fn evict(&self, pod: &Pod, eviction: victims::Eviction) -> Option<CancellationToken> {
         tracing::warn!(pod = pod::described(pod), "evicting: {}", eviction.message);
         self.context.events.pod(pod, EventType::Warning, "Evicted", &eviction.message);
+        self.context.measures.evicted(eviction.signal);
         let worker = self.workers.lock().get(pod::uid(pod)).cloned();
         worker.map(|worker| worker.evict(eviction))
     }

@@ -4,6 +4,7 @@
 //! itself included. There is no other way in. Paths are upstream's.
 
 mod access;
+mod counted;
 mod logs;
 mod metrics;
 mod streams;
@@ -129,7 +130,8 @@ impl Bound {
         let access = Arc::new(Access::new(client, context.node.clone()));
         let metrics = metrics::Memory::new(self.disk_age);
         let router = router(Arc::new(Shared { context: Arc::clone(&context), pods, metrics }))
-            .layer(axum::middleware::from_fn_with_state(access, access::guard));
+            .layer(axum::middleware::from_fn_with_state(access, access::guard))
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&context.measures), counted::count));
         tasks.spawn(serve(self.listener, self.tls, router, context));
     }
 }

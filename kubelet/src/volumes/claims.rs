@@ -69,14 +69,25 @@ impl Claims {
         Ok(volume)
     }
 
+    /// What carries the PersistentVolume of a pod's volume, once that is known.
+    pub(super) fn plugin(&self, pod: &Pod, volume: &Volume) -> Option<&'static str> {
+        let found = self.found.lock();
+        let spec = &found.get(&(uid(pod).to_owned(), volume.name.clone()))?["spec"];
+        let kinds = [("local", LOCAL_VOLUME), ("hostPath", "kubernetes.io/host-path")];
+        kinds.into_iter().find_map(|(field, name)| spec.get(field).map(|_| name))
+    }
+
     /// Forgets a pod.
     pub(super) fn forget(&self, pod_uid: &str) {
         self.found.lock().retain(|(uid, _), _| uid != pod_uid);
     }
 }
 
+/// What carries local volumes.
+pub(crate) const LOCAL_VOLUME: &str = "kubernetes.io/local-volume";
+
 /// The claim that a volume goes through.
-fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
+pub(super) fn claim_name(pod: &Pod, volume: &Volume) -> Option<String> {
     match &volume.persistent_volume_claim {
         Some(source) => Some(source.claim_name.clone()),
         None => volume.ephemeral.is_some().then(|| format!("{}-{}", name(pod), volume.name)),

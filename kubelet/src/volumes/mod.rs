@@ -29,11 +29,18 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
+use tokio::time::Instant;
 
-use crate::pod::{
-    downward::Surroundings,
-    environment::{DataKind, DataObjects},
-    namespace, spec, uid,
+use crate::{
+    measures::{
+        Measures,
+        volumes::{PodVolume, PodVolumes},
+    },
+    pod::{
+        downward::Surroundings,
+        environment::{DataKind, DataObjects},
+        namespace, spec, uid,
+    },
 };
 use atomic_writer::Payload;
 use claims::Claims;
@@ -89,6 +96,7 @@ pub(crate) struct Volumes {
     objects: Arc<Objects>,
     tokens: Arc<Tokens>,
     claims: Claims,
+    measures: Arc<Measures>,
 }
 
 /// A pod's volumes, set up.
@@ -107,8 +115,14 @@ pub(crate) const REFRESH: Duration = Duration::from_secs(30);
 impl Volumes {
     /// Below the layout's root; content comes through `objects`, `tokens` and `claims`.
     #[must_use]
-    pub(crate) fn new(layout: Layout, objects: Arc<Objects>, tokens: Arc<Tokens>, claims: Claims) -> Self {
-        Self { layout, objects, tokens, claims }
+    pub(crate) fn new(
+        layout: Layout,
+        objects: Arc<Objects>,
+        tokens: Arc<Tokens>,
+        claims: Claims,
+        measures: Arc<Measures>,
+    ) -> Self {
+        Self { layout, objects, tokens, claims, measures }
     }
 
     /// Where things stand.
@@ -126,11 +140,23 @@ impl Volumes {
         max_age: Duration,
     ) -> Result<Prepared, VolumeError> {
         let mut prepared = Prepared::default();
+        let mut found = PodVolumes { namespace: namespace(pod).to_owned(), volumes: Vec::new() };
         for volume in spec(pod).volumes.iter().flatten() {
             let failed = |message: String| VolumeError { volume: volume.name.clone(), message };
-            let path = self.set_up(pod, volume, around, max_age, &mut prepared).await.map_err(failed)?;
+            let begun = Instant::now();
+            let outcome = self.set_up(pod, volume, around, max_age, &mut prepared).await;
+            let plugin = plugin(volume).or_else(|| self.claims.plugin(pod, volume)).unwrap_or_default();
+            self.measures.volumes.operation(plugin, "volume_mount", begun.elapsed(), outcome.is_ok());
+            let path = outcome.map_err(failed)?;
+            found.volumes.push(PodVolume {
+                name: volume.name.clone(),
+                plugin,
+                claim: claims::claim_name(pod, volume),
+                path: path.clone(),
+            });
             prepared.paths.insert(volume.name.clone(), path);
         }
+        self.measures.volumes.mounted(uid(pod), found);
         Ok(prepared)
     }
 
@@ -202,7 +228,10 @@ impl Volumes {
         self.tokens.forget(uid);
         self.claims.forget(uid);
         let directory = self.layout.pod(uid);
-        blocking(move || remove_tree(&directory)).await
+        let begun = Instant::now();
+        blocking(move || remove_tree(&directory)).await?;
+        self.measures.volumes.unmounted(uid, begun.elapsed());
+        Ok(())
     }
 
     /// The uids that have a directory.
@@ -223,6 +252,20 @@ impl Prepared {
             self.refresh_after = Some(self.refresh_after.map_or(time, |before| before.min(time)));
         }
     }
+}
+
+/// What carries a volume, as upstream's plug-ins are named; `None` for one that goes through a claim.
+pub(crate) fn plugin(volume: &Volume) -> Option<&'static str> {
+    let kinds = [
+        (volume.config_map.is_some(), "kubernetes.io/configmap"),
+        (volume.secret.is_some(), "kubernetes.io/secret"),
+        (volume.downward_api.is_some(), "kubernetes.io/downward-api"),
+        (volume.projected.is_some(), "kubernetes.io/projected"),
+        (volume.empty_dir.is_some(), "kubernetes.io/empty-dir"),
+        (volume.host_path.is_some(), "kubernetes.io/host-path"),
+        (volume.csi.is_some(), "kubernetes.io/csi"),
+    ];
+    kinds.into_iter().find_map(|(is, name)| is.then_some(name))
 }
 
 /// Whether a volume whose root belongs to the group already is left as it is (`fsGroupChangePolicy`).

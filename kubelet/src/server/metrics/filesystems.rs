@@ -1,8 +1,20 @@
 //! File systems, disks and the directories of volumes.
 
-use std::{collections::HashMap, os::unix::fs::MetadataExt, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    os::unix::fs::MetadataExt,
+    path::Path,
+};
 
 use kubelet_runtime::usage::disk::DiskMeter;
+
+use crate::{
+    measures::{
+        text::{Kind, Text},
+        volumes::PodVolumes,
+    },
+    volumes::claims::LOCAL_VOLUME,
+};
 
 /// A sector of `/proc/diskstats`, whatever the disk's own are.
 const SECTOR: u64 = 512;
@@ -98,6 +110,8 @@ pub(super) struct Volume {
     pub name: String,
     /// The directory of its kind: `kubernetes.io~empty-dir`.
     pub plugin: String,
+    /// The claim that it goes through, with its namespace.
+    pub claim: Option<(String, String)>,
     /// Bytes that it holds.
     pub used: u64,
     /// Files and directories that it holds.
@@ -121,13 +135,65 @@ pub(super) fn volumes(pods: &Path, disk: &DiskMeter) -> HashMap<String, Vec<Volu
                 } else {
                     (on.used, on.inodes.saturating_sub(on.inodes_free))
                 };
-                volumes.push(Volume { name, plugin: plugin.clone(), used, inodes_used, on });
+                volumes.push(Volume { name, plugin: plugin.clone(), claim: None, used, inodes_used, on });
             }
         }
         volumes.sort_by(|one: &Volume, other| one.name.cmp(&other.name));
         found.insert(uid, volumes);
     }
     found
+}
+
+/// The volumes of claims, by pod uid. They stand outside of the pods' directories. Upstream knows how full the file system
+/// of a local volume is, and nothing of a hostPath one; that is walked here, for our own provisioner makes such.
+pub(super) fn claimed(pods: &HashMap<String, PodVolumes>, disk: &DiskMeter) -> HashMap<String, Vec<Volume>> {
+    let mut found = HashMap::new();
+    for (uid, pod) in pods {
+        let of_claims = pod.volumes.iter().filter_map(|volume| {
+            let claim = (pod.namespace.clone(), volume.claim.clone()?);
+            let on = Filesystem::of(&volume.path)?;
+            let (used, inodes_used) = if volume.plugin == LOCAL_VOLUME {
+                (on.used, on.inodes.saturating_sub(on.inodes_free))
+            } else {
+                let usage = disk.of(&volume.path);
+                (usage.bytes, usage.inodes)
+            };
+            let plugin = volume.plugin.replace('/', "~");
+            Some(Volume { name: volume.name.clone(), plugin, claim: Some(claim), used, inodes_used, on })
+        });
+        let volumes: Vec<Volume> = of_claims.collect();
+        if !volumes.is_empty() {
+            found.insert(uid.clone(), volumes);
+        }
+    }
+    found
+}
+
+/// Writes what `/metrics` says of claims (`pkg/kubelet/metrics/collectors/volume_stats.go`), each once, however many
+/// pods have it.
+pub(super) fn write_claims(text: &mut Text, volumes: &HashMap<String, Vec<Volume>>) {
+    let claims: BTreeMap<&(String, String), &Volume> = volumes
+        .values()
+        .flatten()
+        .filter_map(|volume| volume.claim.as_ref().map(|claim| (claim, volume)))
+        .collect();
+    type Figure = fn(&Volume) -> u64;
+    let families: [(&str, &str, Figure); 6] = [
+        ("available_bytes", "Number of available bytes in the volume", |volume| volume.on.available),
+        ("capacity_bytes", "Capacity in bytes of the volume", |volume| volume.on.capacity),
+        ("inodes", "Maximum number of inodes in the volume", |volume| volume.on.inodes),
+        ("inodes_free", "Number of free inodes in the volume", |volume| volume.on.inodes_free),
+        ("inodes_used", "Number of used inodes in the volume", |volume| volume.inodes_used),
+        ("used_bytes", "Number of used bytes in the volume", |volume| volume.used),
+    ];
+    for (name, help, figure) in families {
+        let (name, help) = (format!("kubelet_volume_stats_{name}"), format!("[ALPHA] {help}"));
+        let mut family = text.family(&name, Kind::Gauge, &help);
+        for ((namespace, claim), volume) in &claims {
+            let labels = [("namespace", namespace.as_str()), ("persistentvolumeclaim", claim)];
+            family.sample(&labels, figure(volume));
+        }
+    }
 }
 
 fn directories(path: &Path) -> impl Iterator<Item = (String, std::path::PathBuf)> {
@@ -140,6 +206,7 @@ fn directories(path: &Path) -> impl Iterator<Item = (String, std::path::PathBuf)
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measures::volumes::PodVolume;
 
     #[test]
     fn disks_are_read() {
@@ -166,5 +233,37 @@ mod tests {
         assert_eq!((volume.name.as_str(), volume.plugin.as_str()), ("scratch", "kubernetes.io~empty-dir"));
         assert!((10_000..50_000).contains(&volume.used) && volume.inodes_used == 2, "{volume:?}");
         assert!(volume.on.capacity > volume.on.available, "{volume:?}");
+    }
+
+    #[test]
+    fn claims_are_told_once_with_their_namespaces() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("data"), vec![1; 10_000]).unwrap();
+        let volume = |name: &str, plugin, claim: Option<&str>| PodVolume {
+            name: name.to_owned(),
+            plugin,
+            claim: claim.map(str::to_owned),
+            path: root.path().to_owned(),
+        };
+        let data = volume("data", "kubernetes.io/host-path", Some("pgdata"));
+        let disk = volume("disk", LOCAL_VOLUME, Some("disk"));
+        let pod = |volumes| PodVolumes { namespace: "shop".into(), volumes };
+        let plain = volume("plain", "kubernetes.io/empty-dir", None);
+        let pods =
+            [("u-1".to_owned(), pod(vec![data.clone(), disk, plain])), ("u-2".to_owned(), pod(vec![data]))];
+        let found = claimed(&pods.into(), &DiskMeter::default());
+        assert_eq!((found["u-1"].len(), found["u-2"].len()), (2, 1));
+        let [data, disk] = &found["u-1"][..] else { panic!("two volumes: {found:?}") };
+        assert!((10_000..50_000).contains(&data.used) && data.inodes_used == 2, "{data:?}");
+        assert_eq!(disk.used, disk.on.used, "a local volume is as full as its file system");
+        let mut text = Text::default();
+        write_claims(&mut text, &found);
+        let page = text.finish();
+        let line = format!(
+            "kubelet_volume_stats_used_bytes{{namespace=\"shop\",persistentvolumeclaim=\"pgdata\"}} {}\n",
+            data.used
+        );
+        assert_eq!(page.matches(&line).count(), 1, "{page}");
+        assert_eq!(page.matches("persistentvolumeclaim=\"disk\"").count(), 6, "{page}");
     }
 }

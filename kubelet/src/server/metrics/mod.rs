@@ -90,7 +90,9 @@ struct Figures {
 enum Depth {
     /// What control groups and interfaces say.
     Groups,
-    /// Volumes as well.
+    /// Volumes of claims as well.
+    Claims,
+    /// All volumes as well.
     Volumes,
 }
 
@@ -99,9 +101,17 @@ async fn read(shared: &Shared, depth: Depth) -> Result<Figures, Failure> {
     let pods = shared.context.runtime.usage().await.map_err(|error| failed(error.to_string()))?;
     let pods_directory = shared.context.volumes.layout().pods();
     let disk = Arc::clone(&shared.metrics.disk);
-    let mut figures = tokio::task::spawn_blocking(move || read_node(pods, &pods_directory, &disk, depth))
-        .await
-        .map_err(|error| failed(error.to_string()))?;
+    let known = shared.context.measures.volumes.of_pods();
+    let read = move || {
+        let mut figures = read_node(pods, &pods_directory, &disk, depth);
+        if depth != Depth::Groups {
+            for (uid, claimed) in filesystems::claimed(&known, &disk) {
+                figures.volumes.entry(uid).or_default().extend(claimed);
+            }
+        }
+        figures
+    };
+    let mut figures = tokio::task::spawn_blocking(read).await.map_err(|error| failed(error.to_string()))?;
     figures.nano_cores = rates(&mut shared.metrics.rates.lock(), &figures, Instant::now());
     Ok(figures)
 }
@@ -109,7 +119,7 @@ async fn read(shared: &Shared, depth: Depth) -> Result<Figures, Failure> {
 /// Reads the node's own files. Blocks.
 fn read_node(pods: RuntimeUsage, directory: &Path, disk: &DiskMeter, depth: Depth) -> Figures {
     let volumes = match depth {
-        Depth::Groups => HashMap::new(),
+        Depth::Groups | Depth::Claims => HashMap::new(),
         Depth::Volumes => filesystems::volumes(directory, disk),
     };
     Figures {
@@ -157,9 +167,10 @@ fn page(text: Text) -> Response {
 
 /// `/metrics`: the kubelet's own.
 pub(super) async fn own(State(shared): State<Arc<Shared>>) -> Result<Response, Failure> {
-    let figures = read(&shared, Depth::Groups).await?;
+    let figures = read(&shared, Depth::Claims).await?;
     let mut text = Text::default();
-    own::write(&mut text, &shared.context, &figures.pods);
+    let pods: Vec<_> = shared.pods.list().into_iter().map(|(_, bytes)| bytes).collect();
+    own::write(&mut text, &shared.context, &figures, &own::desired_volumes(&shared.context, &pods));
     Ok(page(text))
 }
 
@@ -328,6 +339,7 @@ mod testing {
                 vec![Volume {
                     name: "scratch".into(),
                     plugin: "kubernetes.io~empty-dir".into(),
+                    claim: None,
                     used: 4096,
                     inodes_used: 1,
                     on: filesystem,

@@ -1,19 +1,43 @@
 //! The page `/metrics`: what the kubelet does (`pkg/kubelet/metrics/metrics.go`).
 
+use std::sync::Arc;
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::usage::RuntimeUsage;
 
-use super::process;
+use super::{Figures, filesystems, process};
 use crate::{
     context::Context,
     measures::text::{Kind, Text},
     node::VERSION,
+    pod::{spec, uid},
+    volumes::plugin,
 };
 
-/// Writes the page.
-pub(super) fn write(text: &mut Text, context: &Context, pods: &RuntimeUsage) {
-    context.measures.write(text);
-    write_counts(text, &context.node, pods);
+/// Writes the page. `desired` are the plugins of the volumes that pods should have.
+pub(super) fn write(text: &mut Text, context: &Context, figures: &Figures, desired: &[&'static str]) {
+    context.measures.write(text, desired);
+    write_counts(text, &context.node, &figures.pods);
+    filesystems::write_claims(text, &figures.volumes);
     process::write(text);
+}
+
+/// The plugins of the volumes of all pods that have not ended. Of one that goes through a claim, the plugin is known once
+/// the pod has it.
+pub(super) fn desired_volumes(context: &Context, pods: &[Arc<Bytes>]) -> Vec<&'static str> {
+    let mounted = context.measures.volumes.of_pods();
+    let mut desired = Vec::new();
+    for pod in pods.iter().filter_map(|bytes| serde_json::from_slice::<Pod>(bytes).ok()) {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        if matches!(phase, Some("Succeeded" | "Failed")) {
+            continue;
+        }
+        desired.extend(spec(&pod).volumes.iter().flatten().filter_map(plugin));
+        let of_claims = mounted.get(uid(&pod)).into_iter().flat_map(|found| &found.volumes);
+        desired.extend(of_claims.filter(|volume| volume.claim.is_some()).map(|volume| volume.plugin));
+    }
+    desired
 }
 
 fn write_counts(text: &mut Text, node: &str, pods: &RuntimeUsage) {

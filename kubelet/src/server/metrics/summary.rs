@@ -209,6 +209,9 @@ impl Page<'_> {
     fn volume(&self, volume: &Volume) -> Value {
         let mut found = self.filesystem(&volume.on, volume.used, volume.inodes_used);
         found["name"] = json!(volume.name);
+        if let Some((namespace, name)) = &volume.claim {
+            found["pvcRef"] = json!({"name": name, "namespace": namespace});
+        }
         found
     }
 
