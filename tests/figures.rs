@@ -16,11 +16,11 @@ fn busy_pod() -> String {
     format!(
         r#"{{"apiVersion": "v1", "kind": "Pod", "metadata": {{"name": "busy"}},
             "spec": {{"terminationGracePeriodSeconds": 0,
-                "volumes": [{{"name": "scratch", "emptyDir": {{}}}}],
+                "volumes": [{{"name": "scratch", "emptyDir": {{}}}}, {{"name": "data", "persistentVolumeClaim": {{"claimName": "data"}}}}],
                 "containers": [{{"name": "app", "image": "{IMAGE}", "imagePullPolicy": "Never",
-                    "command": ["sh", "-c", "head -c 3000000 /dev/zero > /scratch/a; head -c 2000000 /dev/zero > /b; while true; do :; done"],
+                    "command": ["sh", "-c", "head -c 3000000 /dev/zero > /scratch/a; head -c 1000000 /dev/zero > /data/a; head -c 2000000 /dev/zero > /b; while true; do :; done"],
                     "resources": {{"limits": {{"cpu": "300m", "memory": "64Mi"}}}},
-                    "volumeMounts": [{{"name": "scratch", "mountPath": "/scratch"}}],
+                    "volumeMounts": [{{"name": "scratch", "mountPath": "/scratch"}}, {{"name": "data", "mountPath": "/data"}}],
                     "readinessProbe": {{"periodSeconds": 1, "exec": {{"command": ["test", "-s", "/b"]}}}}}}]}}}}"#
     )
 }
@@ -28,6 +28,9 @@ fn busy_pod() -> String {
 #[test]
 fn a_real_prometheus_reads_the_kubelet() {
     let cluster = Cluster::start(&[]);
+    cluster.apply(
+        "{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}}",
+    );
     cluster.apply(&busy_pod());
     cluster.wait("pod/busy", "condition=Ready");
     let node = cluster.kubectl(&["get", "pod", "busy", "-o", "jsonpath={.spec.nodeName}"]).ok();
@@ -63,6 +66,19 @@ fn a_real_prometheus_reads_the_kubelet() {
         "histogram_quantile(0.5, kubelet_pod_start_duration_seconds_bucket) > 0".to_owned(),
         r#"kubelet_runtime_operations_total{operation_type="run_podsandbox"} >= 1"#.to_owned(),
         "rate(process_cpu_seconds_total[1m]) >= 0".to_owned(),
+        // Volumes, claims and the kubelet's server, as upstream's dashboard of the kubelet asks for them.
+        r#"sum(volume_manager_total_volumes{state="actual_state_of_world",plugin_name="kubernetes.io/empty-dir"}) == 1"#
+            .to_owned(),
+        "sum(volume_manager_total_volumes{state=\"desired_state_of_world\"}) == 3".to_owned(),
+        r#"storage_operation_duration_seconds_count{operation_name="volume_mount",status="success",volume_plugin="kubernetes.io/host-path"} >= 1"#
+            .to_owned(),
+        r#"kubelet_http_requests_total{method="GET",path="metrics/cadvisor",server_type="readwrite"} >= 1"#.to_owned(),
+        r#"kubelet_http_inflight_requests{path="metrics"} == 1"#.to_owned(),
+        r#"kubelet_http_requests_duration_seconds_count{path="metrics/cadvisor"} >= 1"#.to_owned(),
+        r#"kubelet_volume_stats_used_bytes{namespace="default",persistentvolumeclaim="data"} >= 1000000"#.to_owned(),
+        "kubelet_volume_stats_available_bytes / kubelet_volume_stats_capacity_bytes < 1".to_owned(),
+        "kubelet_volume_stats_inodes_used == 2 and kubelet_volume_stats_inodes_free < kubelet_volume_stats_inodes"
+            .to_owned(),
     ] {
         assert_ne!(prometheus.query(&query), "[]", "{query} answers nothing:\n{}", cluster.log());
     }
@@ -77,6 +93,11 @@ fn a_real_prometheus_reads_the_kubelet() {
     let volume =
         pod["volume"].as_array().and_then(|volumes| volumes.iter().find(|one| one["name"] == "scratch"));
     assert!(number(&volume.expect("the volume must be told")["usedBytes"]) >= 3_000_000, "{pod}");
+    let claimed =
+        pod["volume"].as_array().and_then(|volumes| volumes.iter().find(|one| one["name"] == "data"));
+    let claimed = claimed.expect("the claim's volume must be told");
+    assert_eq!(claimed["pvcRef"], serde_json::json!({"name": "data", "namespace": "default"}));
+    assert!((1_000_000..2_000_000).contains(&number(&claimed["usedBytes"])), "{pod}");
     assert!(number(&pod["ephemeral-storage"]["usedBytes"]) >= 5_000_000, "{pod}");
     assert!(number(&pod["containers"][0]["rootfs"]["usedBytes"]) >= 2_000_000, "{pod}");
     // The scrapes before gave the samples that a rate is taken between.

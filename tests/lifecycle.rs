@@ -261,6 +261,12 @@ fn those_that_write_too_much_are_evicted(cluster: &Cluster) {
         assert_eq!(field(cluster, &pod, "{.status.reason}"), "Evicted");
         assert_eq!(field(cluster, &pod, "{.status.message}"), expected);
     }
+    let metrics = format!("/api/v1/nodes/{}/proxy/metrics", cluster.node());
+    let metrics = cluster.kubectl(&["get", "--raw", &metrics]).ok();
+    for signal in ["emptydirfs.limit", "ephemeralcontainerfs.limit", "ephemeralpodfs.limit"] {
+        let line = format!("kubelet_evictions{{eviction_signal=\"{signal}\"}} 1\n");
+        assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+    }
 }
 
 /// A file in the folder is a pod with a copy in the API; deleting the copy changes nothing but the copy.

@@ -2,6 +2,7 @@
 //!
 //! One binary, so that everything links once. Tests that need Docker or etcd start them or fail.
 
+mod alone;
 mod chaos;
 mod client_go;
 mod clients;

@@ -435,7 +435,7 @@ pub(crate) fn run(mut command: impl std::borrow::BorrowMut<Command>) -> Answer {
 }
 
 /// Makes the tests' image, once for all tests.
-fn make_image() {
+pub(crate) fn make_image() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| {
         let script = format!(". scripts/lib/docker.sh && ensure_docker && . scripts/lib/images.sh && make_busybox_image {IMAGE}");
