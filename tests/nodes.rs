@@ -153,6 +153,17 @@ impl Joined {
     fn start(cluster: &Cluster, machine: Option<&str>, folder: &Path, flags: &[&str], more: &[&str]) -> Self {
         let printed = cluster.minik8s(&["token"]).ok();
         let join: Vec<&str> = printed.split_whitespace().skip(2).collect();
+        Self::start_with(&join, machine, folder, flags, more)
+    }
+
+    /// Joins with these flags.
+    fn start_with(
+        join: &[&str],
+        machine: Option<&str>,
+        folder: &Path,
+        flags: &[&str],
+        more: &[&str],
+    ) -> Self {
         std::fs::create_dir_all(folder).expect("the folder must be made");
         let log = folder.join("kubelet.log");
         let file = File::create(&log).expect("the log must be made");
@@ -428,15 +439,33 @@ fn certificates_are_asked_for_approved_signed_and_renewed_in_place() {
     let words: Vec<&str> = printed.split_whitespace().collect();
     let id = words[5].split('.').next().expect("a token has an id");
     assert!(cluster.minik8s(&["token", "list"]).ok().contains(id));
-    let join = |token: &str, hash: &str| {
-        let root = folder.path().join("other").display().to_string();
-        let args = ["kubelet", "--join", words[3], "--token", token, "--ca-cert-hash", hash];
-        cluster.minik8s(&[&args[..], &["--root-dir", &root]].concat())
+    let root = folder.path().join("other").display().to_string();
+    let join = |token: &str, hash: &[&str]| {
+        let args = ["kubelet", "--join", words[3], "--token", token, "--root-dir", &root];
+        cluster.minik8s(&[&args[..], hash].concat())
     };
-    let wrong = join(words[5], &format!("sha256:{}", "0".repeat(64)));
+    let wrong = join(words[5], &["--ca-cert-hash", &format!("sha256:{}", "0".repeat(64))]);
     assert!(wrong.code != 0 && wrong.stderr.contains("is not the one of --ca-cert-hash"), "{}", wrong.stderr);
+    // Without a hash, the token's signature tells whether this is the cluster.
+    let alone = folder.path().join("alone");
+    let by_token = Joined::start_with(
+        &["--join", words[3], "--token", words[5]],
+        None,
+        &alone,
+        &["--node-name", "by-token", "--container-runtime", "simulated"],
+        &more,
+    );
+    wait_for_node(&cluster, "by-token");
+    let stranger = join(&format!("{id}.{}", "0".repeat(16)), &[]);
+    assert!(stranger.code != 0 && stranger.stderr.contains("a wrong signature"), "{}", stranger.stderr);
     cluster.minik8s(&["token", "delete", id]).ok();
-    let refused = join(words[5], words[7]);
+    let refused = join(words[5], &["--ca-cert-hash", words[7]]);
     assert!(refused.code != 0 && refused.stderr.contains("Unauthorized"), "{}", refused.stderr);
+    let signature =
+        ["get", "cm", "-n", "kube-public", "cluster-info", "-w", "-o", "jsonpath={.data}{\"\\n\"}"];
+    let key = format!("jws-kubeconfig-{id}");
+    cluster
+        .watch_with(&Kubectl::ours(), &signature, |line| line.contains("kubeconfig") && !line.contains(&key));
+    by_token.leave();
     joined.leave();
 }

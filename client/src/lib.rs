@@ -3,6 +3,7 @@
 //! The same HTTP requests for everybody: over TLS from another process, or through the API server's own
 //! service inside the all-in-one binary. Caches hold bytes or small projections, never typed objects.
 
+pub mod bootstrap_token;
 mod connect;
 pub mod error;
 pub mod events;

@@ -31,6 +31,7 @@ pub fn start_controllers(
     controllers::root_ca::start(&context, &config.root_ca);
     controllers::certificates::start(&context, config.signing.as_ref());
     controllers::token_cleaner::start(&context);
+    controllers::bootstrap_signer::start(&context);
     controllers::garbage_collector::start(&context);
     controllers::persistent_volume::start(&context);
     controllers::hostpath_provisioner::start(&context, config.volumes.clone());

@@ -3,6 +3,7 @@
 //! A controller takes a key, reads caches, decides (a pure function) and acts through the client. It never
 //! learns what changed, and controllers never import one another: they meet through objects.
 
+pub mod bootstrap_signer;
 pub mod certificates;
 pub mod ephemeral_volume;
 pub mod garbage_collector;

@@ -1,11 +1,15 @@
 //! Which certificate authority a cluster has: said by the server, trusted by its hash.
 //!
 //! The server publishes it in `kube-public/cluster-info`, as kubeadm does, for everybody to read. The hash is
-//! kubeadm's `--discovery-token-ca-cert-hash`: SHA-256 of the authority's SubjectPublicKeyInfo.
+//! kubeadm's `--discovery-token-ca-cert-hash`: SHA-256 of the authority's SubjectPublicKeyInfo. Who was given none
+//! believes what is signed with the token.
 
 use api_objects::Value;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use client::{Client, Error as ClientError};
+use client::{
+    Client, Error as ClientError,
+    bootstrap_token::{SIGNATURE_PREFIX, SIGNED, is_signed},
+};
 use http::Method;
 use sha2::{Digest, Sha256};
 use x509_parser::pem::Pem;
@@ -23,20 +27,26 @@ pub(super) enum Trust {
     Anybody,
     /// The authority with one of these hashes, lower case.
     Pinned(Vec<String>),
+    /// Whoever knows the token, by its signature: the cluster, and all who have the token too.
+    Token {
+        /// The token's id.
+        id: String,
+        /// Its secret.
+        secret: String,
+    },
 }
 
 impl Trust {
-    pub(super) fn new(hashes: &[String], anybody: bool) -> Result<Self, JoinError> {
+    pub(super) fn new(hashes: &[String], anybody: bool, token: &str) -> Result<Self, JoinError> {
         let hashes: Vec<&String> = hashes.iter().filter(|hash| !hash.is_empty()).collect();
         if hashes.is_empty() {
-            return if anybody {
-                Ok(Self::Anybody)
-            } else {
-                Err(JoinError::Invalid(
-                    "--join needs --ca-cert-hash, so that no stranger gets the token (or --unsafe-skip-ca-verification)"
-                        .to_owned(),
-                ))
-            };
+            if anybody {
+                return Ok(Self::Anybody);
+            }
+            let (id, secret) = token
+                .split_once('.')
+                .ok_or_else(|| JoinError::Invalid("--token is not of the form <id>.<secret>".to_owned()))?;
+            return Ok(Self::Token { id: id.to_owned(), secret: secret.to_owned() });
         }
         let read = |hash: &&String| {
             let digits = hash.strip_prefix(ALGORITHM).unwrap_or_default();
@@ -51,11 +61,21 @@ impl Trust {
     }
 
     /// Lets the authority pass, or says why not.
-    fn check(&self, hash: &str) -> Result<(), JoinError> {
+    fn check(&self, map: &Value, hash: &str) -> Result<(), JoinError> {
         match self {
             Self::Anybody => Ok(()),
             Self::Pinned(hashes) if hashes.iter().any(|pinned| pinned == hash) => Ok(()),
             Self::Pinned(_) => Err(JoinError::Authority(hash.to_owned())),
+            Self::Token { id, secret } => {
+                let text = |key: &str| map["data"][key].as_str();
+                let signature = text(&format!("{SIGNATURE_PREFIX}{id}"));
+                let signature = signature.ok_or_else(|| JoinError::NotSigned(id.clone()))?;
+                if is_signed(signature, text(SIGNED).unwrap_or_default(), id, secret) {
+                    Ok(())
+                } else {
+                    Err(JoinError::Signature(id.clone()))
+                }
+            }
         }
     }
 }
@@ -141,7 +161,7 @@ pub(super) async fn discover(server: &str, trust: &Trust) -> Result<ClusterInfo,
     let map: Value =
         serde_json::from_slice(&answer).map_err(|error| JoinError::ClusterInfo(error.to_string()))?;
     let info = ClusterInfo::read(&map).map_err(JoinError::ClusterInfo)?;
-    trust.check(&key_hash(&info.authority).map_err(JoinError::ClusterInfo)?)?;
+    trust.check(&map, &key_hash(&info.authority).map_err(JoinError::ClusterInfo)?)?;
     // The way that was given leads there; what the server calls itself may not, from here.
     Ok(ClusterInfo { server, ..info })
 }
@@ -165,13 +185,25 @@ mod tests {
 
     #[test]
     fn nobody_is_trusted_without_a_word() {
-        assert!(Trust::new(&[], false).is_err());
-        assert_eq!(Trust::new(&[], true).unwrap(), Trust::Anybody);
-        assert!(Trust::new(&["sha256:12".into()], false).is_err());
+        assert!(Trust::new(&[], false, "token").is_err());
+        assert_eq!(Trust::new(&[], true, "a.b").unwrap(), Trust::Anybody);
+        assert!(Trust::new(&["sha256:12".into()], false, "a.b").is_err());
         let hash = format!("sha256:{}", "A".repeat(64));
-        let trust = Trust::new(&[hash], true).unwrap();
-        assert!(trust.check(&format!("sha256:{}", "a".repeat(64))).is_ok());
-        assert!(matches!(trust.check("sha256:b"), Err(JoinError::Authority(_))));
+        let trust = Trust::new(&[hash], true, "a.b").unwrap();
+        assert!(trust.check(&Value::Null, &format!("sha256:{}", "a".repeat(64))).is_ok());
+        assert!(matches!(trust.check(&Value::Null, "sha256:b"), Err(JoinError::Authority(_))));
+    }
+
+    #[test]
+    fn who_only_has_a_token_trusts_who_knows_it_too() {
+        let trust = Trust::new(&[], false, "abcdef.0123456789abcdef").unwrap();
+        let signature = client::bootstrap_token::sign("here", "abcdef", "0123456789abcdef").unwrap();
+        let check = |content: &str, key: &str| {
+            trust.check(&serde_json::json!({"data": {"kubeconfig": content, key: signature}}), "")
+        };
+        assert!(check("here", "jws-kubeconfig-abcdef").is_ok());
+        assert!(matches!(check("there", "jws-kubeconfig-abcdef"), Err(JoinError::Signature(_))));
+        assert!(matches!(check("here", "jws-kubeconfig-other0"), Err(JoinError::NotSigned(_))));
     }
 
     #[test]

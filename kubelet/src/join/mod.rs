@@ -33,6 +33,8 @@ use crate::{
 
 /// Between attempts to reach a server that is not there yet.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often a signature of the token is looked for.
+const SIGNATURE_RETRIES: u32 = 30;
 
 /// Why a machine could not join.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +46,14 @@ pub enum JoinError {
     /// The cluster's authority is not the one that was named.
     #[error("the server's certificate authority is not the one of --ca-cert-hash: its hash is {0}")]
     Authority(String),
+    /// What the server says of itself is not signed with the token.
+    #[error(
+        "the server's cluster-info is not signed with the token {0}: it is unknown there, or may not sign"
+    )]
+    NotSigned(String),
+    /// What the server says of itself is signed by somebody who does not know the token.
+    #[error("the server's cluster-info has a wrong signature of the token {0}: this is another cluster")]
+    Signature(String),
     /// What the server says of itself cannot be understood.
     #[error("the server's cluster-info is not usable: {0}")]
     ClusterInfo(String),
@@ -90,10 +100,11 @@ pub struct JoinArgs {
     /// Bootstrap token, as `minik8s token create` prints it
     #[arg(long, env = "MINIK8S_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     pub token: Option<String>,
-    /// Hash of the key of the cluster's certificate authority, sha256:<hex>
+    /// Hash of the key of the cluster's certificate authority, sha256:<hex>; without it, whoever knows the token is
+    /// trusted to be the cluster
     #[arg(long, env = "MINIK8S_CA_CERT_HASH", value_name = "HASH", value_delimiter = ',')]
     pub ca_cert_hash: Vec<String>,
-    /// Trust whatever certificate authority the server names; whoever is in between sees the token
+    /// Trust whatever certificate authority the server names, signed or not; whoever is in between sees the token
     #[arg(long, env = "MINIK8S_UNSAFE_SKIP_CA_VERIFICATION")]
     pub unsafe_skip_ca_verification: bool,
 }
@@ -169,11 +180,18 @@ async fn join_unless_done(config: &Config, join: &JoinArgs, files: &Files) -> Re
         invalid("this machine has no identity in the cluster: give --join and --token (see `minik8s token`)")
     })?;
     let token = join.token.as_deref().ok_or_else(|| invalid("--join needs --token"))?;
-    let trust = Trust::new(&join.ca_cert_hash, join.unsafe_skip_ca_verification)?;
+    let trust = Trust::new(&join.ca_cert_hash, join.unsafe_skip_ca_verification, token)?;
+    let mut unsigned = 0;
     let cluster = loop {
         match discovery::discover(server, &trust).await {
             Err(JoinError::Api { source: ClientError::Transport(why), .. }) => {
                 tracing::warn!("the server is not reached yet: {why}");
+                tokio::time::sleep(RETRY).await;
+            }
+            // A token that was just made has its signature in a moment.
+            Err(JoinError::NotSigned(id)) if unsigned < SIGNATURE_RETRIES => {
+                tracing::warn!("the server's cluster-info is not signed with the token {id} yet");
+                unsigned += 1;
                 tokio::time::sleep(RETRY).await;
             }
             other => break other?,
