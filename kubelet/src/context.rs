@@ -35,7 +35,7 @@ pub(crate) struct Context {
     pub images: Images,
     /// The API, for mirror pods.
     pub client: Client,
-    /// The node's uid, which owns them, once the node is registered.
+    /// The node's object, which owns them, once it is registered.
     pub registered: Registered,
     /// Where statuses go.
     pub statuses: StatusWriter,

@@ -32,7 +32,7 @@ pub(crate) async fn keep(
         let node_uid = tokio::select! {
             () = shutdown.cancelled() => return,
             known = registered.wait_for(Option::is_some) => match known {
-                Ok(uid) => uid.clone().unwrap_or_default(),
+                Ok(node) => node.as_ref().map(|node| node.uid.clone()).unwrap_or_default(),
                 Err(_) => return,
             },
         };

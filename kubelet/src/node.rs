@@ -289,8 +289,17 @@ fn words(reason: &str) -> &'static str {
     }
 }
 
-/// The uid of the node's object, once it is registered.
-pub(crate) type Registered = watch::Receiver<Option<String>>;
+/// The node's object as it was registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Registration {
+    /// Its uid.
+    pub uid: String,
+    /// Its labels: ours, and those that others have put there.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The node's object, once it is registered.
+pub(crate) type Registered = watch::Receiver<Option<Registration>>;
 
 /// Keeps the node's object and status.
 pub(crate) struct NodeKeeper {
@@ -310,8 +319,8 @@ pub(crate) struct NodeKeeper {
     pub pressure: watch::Receiver<Pressure>,
     /// The node as the API has it.
     pub nodes: Informer<NodeView>,
-    /// Where the uid of the node's object goes.
-    pub registered: watch::Sender<Option<String>>,
+    /// Where the registration goes.
+    pub registered: watch::Sender<Option<Registration>>,
     /// The node's images, and when they were listed.
     pub images: Option<(tokio::time::Instant, Images)>,
 }
@@ -356,7 +365,8 @@ impl NodeKeeper {
             if self.registered.borrow().is_none() {
                 match self.register().await {
                     Ok(node) => {
-                        self.registered.send_replace(Some(ObjectMeta::from_value(&node).uid));
+                        let ObjectMeta { uid, labels, .. } = ObjectMeta::from_value(&node);
+                        self.registered.send_replace(Some(Registration { uid, labels }));
                     }
                     Err(error) => {
                         tracing::warn!("cannot register the node: {}", client::error::chain(&error));
@@ -409,7 +419,7 @@ impl NodeKeeper {
     }
 
     fn is_another(&self, uid: &str) -> bool {
-        self.registered.borrow().as_ref().is_some_and(|known| known != uid)
+        self.registered.borrow().as_ref().is_some_and(|known| known.uid != uid)
     }
 
     /// Sends the status; gives it as the API has it now.

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, watch};
 
 use crate::{
     context::Context,
-    pod::status::Verdict,
+    pod::{self, status::Verdict},
     pod_worker::{self, Desired, Handle},
     static_pods::{folder::Found, mirror},
 };
@@ -68,7 +68,12 @@ impl PodManager {
         let workers = Arc::clone(&self.workers);
         context.tasks.spawn(relay_events(Arc::clone(&context), Arc::clone(&workers)));
         context.tasks.spawn(wake_on_changes(Arc::clone(&context), workers));
-        let synced = self.pods.synced();
+        let (pods, mut registered) = (self.pods.clone(), self.context.registered.clone());
+        let synced = async move {
+            pods.synced().await;
+            // Whom a pod selects is told by the labels that others have put on the node.
+            let _ = registered.wait_for(Option::is_some).await;
+        };
         tokio::pin!(synced);
         let (mut is_synced, mut running) = (false, HashMap::new());
         loop {
@@ -93,6 +98,9 @@ impl PodManager {
 
     /// The API has answered: its pods are taken up, and what is nobody's goes from now on.
     fn take_up(&mut self) {
+        if let Some(node) = self.context.registered.borrow().clone() {
+            self.context.admission.lock().set_labels(node.labels);
+        }
         let mut all: Vec<Key> = self.pods.list().into_iter().map(|(key, _)| key).collect();
         // Those that were taken before come first, whatever their names: they keep what they have.
         all.sort_by_key(|key| !self.pods.get(key).is_some_and(|bytes| self.was_taken(&bytes)));
@@ -119,7 +127,11 @@ impl PodManager {
                 false
             }
         });
+        let labels_known = self.context.registered.borrow().is_some();
         for (uid, bytes) in wanted {
+            if !labels_known && selects_nodes(&bytes) {
+                continue;
+            }
             let meta = ObjectMeta::from_bytes(&bytes);
             let key = Key::new(&meta.namespace, &meta.name);
             if running.contains_key(&uid) || running.values().any(|other| *other == key) {
@@ -256,6 +268,15 @@ impl PodManager {
             }
         }
     }
+}
+
+/// Whether a pod wants a node with certain labels.
+fn selects_nodes(bytes: &[u8]) -> bool {
+    serde_json::from_slice::<Pod>(bytes).is_ok_and(|pod| {
+        let spec = pod::spec(&pod);
+        let affinity = spec.affinity.as_ref().is_some_and(|affinity| affinity.node_affinity.is_some());
+        affinity || spec.node_selector.as_ref().is_some_and(|selector| !selector.is_empty())
+    })
 }
 
 /// Whether a kubelet has told of this pod that it accepted it: it then gave it a start time.

@@ -23,13 +23,13 @@ impl Worker {
             return true;
         }
         // Until there is a node that could own the copy, there is nobody who could be told; its registration wakes us.
-        let Some(node_uid) = self.context.registered.borrow().clone() else { return true };
+        let Some(node) = self.context.registered.borrow().clone() else { return true };
         let mirror = self.mirror.lock().clone();
         let outcome = match (decide(mirror.as_ref(), uid(pod)), mirror) {
             (Step::Create, _) => {
                 let Some((bytes, ..)) = &self.object else { return true };
                 let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return true };
-                timeout(PATIENCE, create(&self.context.client, &object, &node_uid)).await
+                timeout(PATIENCE, create(&self.context.client, &object, &node.uid)).await
             }
             (Step::Remove, Some(Mirror { uid, .. })) => {
                 timeout(PATIENCE, remove(&self.context.client, namespace(pod), name(pod), &uid)).await

@@ -357,15 +357,24 @@ async fn static_pods_need_no_api_server() {
     std::fs::create_dir(&manifests).unwrap();
     let manifest = "apiVersion: v1\nkind: Pod\nmetadata: {name: still}\nspec: {containers: [{name: a, image: 'busybox:1'}]}\n";
     std::fs::write(manifests.join("still.yaml"), manifest).unwrap();
+    let picky = manifest.replace("still", "picky").replace("spec: {", "spec: {nodeSelector: {disk: ssd}, ");
+    std::fs::write(manifests.join("picky.yaml"), picky).unwrap();
     let (name, node) = (format!("still-{NODE}"), format!("/api/v1/nodes/{NODE}"));
+    // Somebody has labelled the node when it was here before, and a pod was bound to it meanwhile.
+    world.api.put(&node, json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": NODE, "uid": "n", "labels": {"disk": "ssd"}}}));
+    let chosen =
+        world.create("chosen", json!({"nodeSelector": {"disk": "ssd"}, "containers": [{"name": "a"}]}));
     let mirror = path(&name);
     world.api.set_away(true);
     world.start();
     let first = world.runs(&name, 0).await;
-    assert!(world.api.get(&node).is_none() && world.api.get(&mirror).is_none());
+    let unheard = world.api.get(&node).unwrap();
+    assert!(unheard.get("status").is_none() && world.api.get(&mirror).is_none());
 
     world.api.set_away(false);
     world.phase(&mirror, "Running").await;
+    world.phase(&chosen, "Running").await;
+    world.phase(&path(&format!("picky-{NODE}")), "Running").await;
     let owner = |object: &Value| object["metadata"]["ownerReferences"][0]["uid"].clone();
     let node_uid = |world: &World| world.api.get(&node).unwrap()["metadata"]["uid"].clone();
     assert_eq!(owner(&world.api.get(&mirror).unwrap()), node_uid(&world));
