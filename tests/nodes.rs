@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -101,31 +101,51 @@ impl Machines {
     #[track_caller]
     fn wait_for_routes(&self, number: u8, wanted: impl Fn(&str) -> bool) {
         let mut monitor = Command::new("ip");
-        monitor.args(["-n", &self.name(number), "monitor", "route"]).stdout(Stdio::piped());
-        let mut monitor = monitor.spawn().expect("ip must start");
-        let output = monitor.stdout.take().expect("there must be an output");
-        let (sender, receiver) = mpsc::sync_channel(64);
-        let reader = std::thread::spawn(move || {
-            for _ in BufReader::new(output).lines().map_while(Result::ok) {
-                // Nobody waits any more.
-                if sender.send(()).is_err() {
-                    return;
-                }
-            }
-        });
-        let deadline = Instant::now() + PATIENCE;
-        let mut routes = self.on(number, "ip", &["route"]);
-        while !wanted(&routes)
-            && receiver.recv_timeout(deadline.saturating_duration_since(Instant::now())).is_ok()
-        {
-            routes = self.on(number, "ip", &["route"]);
-        }
-        drop(receiver);
-        let _ = monitor.kill();
-        let _ = monitor.wait();
-        let _ = reader.join();
+        monitor.args(["-n", &self.name(number), "monitor", "route"]);
+        let routes = wait_for(monitor, || self.on(number, "ip", &["route"]), |routes| wanted(routes));
         assert!(wanted(&routes), "{routes}");
     }
+
+    /// Waits until there is no container on a machine any more: a pod's go once the API has forgotten it.
+    #[track_caller]
+    fn wait_for_no_containers(&self, number: u8) {
+        let host = format!("unix://{}", self.docker_socket(number));
+        let mut events = Command::new("docker");
+        // From a little before, so that none is missed.
+        events.args(["-H", &host, "events", "--since", "10s", "--filter", "event=destroy"]);
+        let left = wait_for(events, || self.containers(number), |left| *left == 0);
+        assert_eq!(left, 0, "what was deleted meanwhile is gone");
+    }
+}
+
+/// Looks again with every line of a monitor (and after a second without one: what changed before it listened is told to
+/// nobody) until what is seen is as wanted, or nobody has patience any more. Gives what
+/// was seen last.
+fn wait_for<T>(mut monitor: Command, look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
+    let mut monitor = monitor.stdout(Stdio::piped()).spawn().expect("the monitor must start");
+    let output = monitor.stdout.take().expect("there must be an output");
+    let (sender, receiver) = mpsc::sync_channel(64);
+    let reader = std::thread::spawn(move || {
+        for _ in BufReader::new(output).lines().map_while(Result::ok) {
+            // Nobody waits any more.
+            if sender.send(()).is_err() {
+                return;
+            }
+        }
+    });
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = look();
+    while !wanted(&seen) && Instant::now() < deadline {
+        if let Err(mpsc::RecvTimeoutError::Disconnected) = receiver.recv_timeout(Duration::from_secs(1)) {
+            break;
+        }
+        seen = look();
+    }
+    drop(receiver);
+    let _ = monitor.kill();
+    let _ = monitor.wait();
+    let _ = reader.join();
+    seen
 }
 
 impl Drop for Machines {
@@ -301,7 +321,7 @@ fn three_nodes_are_one_cluster_and_survive_the_loss_of_one() {
     wait_for_node(&cluster, "far");
     cluster.wait(&before, "delete");
     cluster.wait("pod/who-far", "delete");
-    assert_eq!(machines.containers(3), 0, "what was deleted meanwhile is gone");
+    machines.wait_for_no_containers(3);
 
     cluster.kubectl(&["drain", "near", "--force", "--ignore-daemonsets"]).ok();
     moved_to("far");
