@@ -35,6 +35,8 @@ const DEMOS: &[(&str, &[&str])] = &[
             "standard (default)   minik8s.io/hostpath",
             "\nstill here\n",
             "exit code 1",
+            "persistentvolumeclaim/data condition met",
+            "   128Mi\n",
             "Terminating",
             "persistentvolumeclaim/archive condition met",
             "persistentvolume/archive condition met",
@@ -51,7 +53,10 @@ const DEMOS: &[(&str, &[&str])] = &[
         ],
     ),
     // Sixteen mebibytes, as df of busybox counts them.
-    ("examples/volumes/demo.sh", &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n"]),
+    (
+        "examples/volumes/demo.sh",
+        &["\nblue\nblue\n400\n", " 16 ", "\ngreen\n", "pod/borrower condition met", "exit code 1"],
+    ),
     (
         "examples/store/demo.sh",
         &["\nsound\n", "entries at revision", "; goes on at revision 1", "\nvalue\n", " entries moved; "],
@@ -81,6 +86,7 @@ fn every_demo_runs_and_cleans_up() {
     // Manifests by themselves, without the demo around them.
     for file in [
         "examples/volumes/settings.yaml",
+        "examples/volumes/image.yaml",
         "examples/scheduling/picky.yaml",
         "examples/nodes/mover.yaml",
         "examples/streams/pod.yaml",

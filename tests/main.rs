@@ -22,4 +22,5 @@ mod store;
 mod streams;
 mod survival;
 mod tidy;
+mod volume_kinds;
 mod volumes;

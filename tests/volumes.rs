@@ -98,6 +98,7 @@ spec:
   accessModes: [ReadWriteOnce]
   claimRef: {{namespace: default, name: archive}}
   local: {{path: {directory}}}
+  mountOptions: [noexec, nosuid]
   nodeAffinity:
     required:
       nodeSelectorTerms:
@@ -133,6 +134,9 @@ spec:
     assert_eq!(field(cluster, "pvc/archive", "{.status.capacity.storage}"), "1Gi", "what the volume has");
     let group = cluster.kubectl(&["exec", "archivist", "--", "stat", "-c", "%g", "/archive/note"]).ok();
     assert_eq!(group, "2000\n");
+    let script = "cp /bin/busybox /archive/tool && /archive/tool true";
+    let refused = cluster.kubectl(&["exec", "archivist", "--", "sh", "-c", script]);
+    assert!(refused.code == 126 && refused.stderr.contains("Permission denied"), "{refused:?}");
     cluster.kubectl(&["delete", "pod", "archivist"]).ok();
     cluster.kubectl(&["delete", "pvc", "archive"]).ok();
     cluster.wait("pv/archive", "jsonpath={.status.phase}=Released");

@@ -35,6 +35,7 @@ pub fn start_controllers(
     controllers::garbage_collector::start(&context);
     controllers::persistent_volume::start(&context);
     controllers::hostpath_provisioner::start(&context, config.volumes.clone());
+    controllers::volume_expansion::start(&context);
     controllers::volume_protection::start(&context);
     controllers::ephemeral_volume::start(&context);
 }

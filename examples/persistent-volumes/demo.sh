@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Data that outlives pods: a claim gets its volume with its first pod, is protected while in use, and is cleaned up.
+# Data that outlives pods: a claim gets its volume with its first pod, grows, is protected while in use, and is cleaned up.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/lib/demo.sh
@@ -30,6 +30,11 @@ show kubectl apply -f "$examples/reader.yaml"
 show kubectl wait --for=condition=Ready pod/reader --timeout=120s
 show kubectl exec reader -- cat /data/note
 show kubectl exec reader -- touch /data/note || echo "exit code $?"
+
+say "The claim asks for more and gets it, while its pod runs"
+show kubectl patch persistentvolumeclaim data -p '{"spec":{"resources":{"requests":{"storage":"128Mi"}}}}'
+show kubectl wait --for=jsonpath='{.status.capacity.storage}'=128Mi persistentvolumeclaim/data --timeout=60s
+show kubectl get persistentvolume "$volume" -o custom-columns=NAME:.metadata.name,CAPACITY:.spec.capacity.storage
 
 say "A claim in use is not deleted, only marked"
 show kubectl delete persistentvolumeclaim data --wait=false

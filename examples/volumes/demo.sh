@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# ConfigMaps, Secrets and scratch space in a pod; a changed ConfigMap reaches the running pod.
+# ConfigMaps, Secrets, scratch space and the files of an image in a pod; a changed ConfigMap reaches the running pod.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 source scripts/lib/demo.sh
-trap 'kubectl delete -f examples/volumes/settings.yaml --ignore-not-found >/dev/null' EXIT
+trap 'kubectl delete -f examples/volumes --ignore-not-found >/dev/null' EXIT
 
 show kubectl apply -f examples/volumes/settings.yaml
 show kubectl wait --for=condition=Ready pod/settings --timeout=120s
@@ -17,3 +17,9 @@ show kubectl exec settings -- df -m /scratch
 say "A change reaches the running pod"
 show kubectl patch configmap settings --type=merge -p '{"data":{"colour":"green"}}'
 show kubectl exec settings -- sh -c 'until grep -q green /etc/settings/colour; do sleep 1; done; cat /etc/settings/colour; echo'
+
+say "An image is a directory too, but nothing in it can be changed or run"
+show kubectl apply -f examples/volumes/image.yaml
+show kubectl wait --for=condition=Ready pod/borrower --timeout=120s
+show kubectl exec borrower -- ls /files
+show kubectl exec borrower -- touch /files/mine || echo "exit code $?"

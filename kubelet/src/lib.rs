@@ -57,7 +57,7 @@ use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, re
 use pod_manager::PodManager;
 use pressure::{Monitor, thresholds::Pressure};
 use status_writer::StatusWriter;
-use volumes::{Layout, Volumes, claims::Claims, objects::Objects, tokens::Tokens};
+use volumes::{Layout, Volumes, claims::Claims, image::ImageVolumes, objects::Objects, tokens::Tokens};
 
 /// Why a kubelet could not run.
 #[derive(Debug, thiserror::Error)]
@@ -228,6 +228,8 @@ async fn start(
     events.node(&name, EventType::Normal, "Starting", "Starting kubelet.");
     let objects = Arc::new(Objects::new(client.clone()));
     let tokens = Arc::new(Tokens::new(client.clone()));
+    let layout = Layout::new(&root);
+    let unpacked = ImageVolumes::new(layout.clone(), Arc::clone(&runtime));
     let claims = Claims::new(client.clone(), name.clone());
     if runtime.capabilities().volumes {
         let reclaiming =
@@ -251,13 +253,7 @@ async fn start(
         node: name.clone(),
         runtime: Arc::clone(&runtime),
         network,
-        volumes: Volumes::new(
-            Layout::new(&root),
-            Arc::clone(&objects),
-            tokens,
-            claims,
-            Arc::clone(&measures),
-        ),
+        volumes: Volumes::new(layout, Arc::clone(&objects), tokens, claims, unpacked, Arc::clone(&measures)),
         objects,
         images: Images::new(Arc::clone(&runtime), root.join("pulled-images")),
         client: client.clone(),
@@ -405,8 +401,11 @@ pub async fn remove_everything(config: &Config) -> Result<(), Vec<String>> {
     if let Err(error) = network::setup::forget(&config.root_dir) {
         failures.push(format!("network: {error}"));
     }
-    if let Err(message) = volumes::remove_tree(&config.root_dir.join("pods")) {
-        failures.push(format!("volumes: {message}"));
+    let layout = Layout::new(&config.root_dir);
+    for directory in [layout.pods(), layout.image_volumes()] {
+        if let Err(message) = volumes::remove_tree(&directory) {
+            failures.push(format!("volumes: {message}"));
+        }
     }
     if failures.is_empty() { Ok(()) } else { Err(failures) }
 }

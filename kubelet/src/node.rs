@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    NodeView, api,
+    NodeView, RuntimeKind, api,
     config::{Config, Taint},
     network::NetworkReceiver,
     pressure::thresholds::Pressure,
@@ -204,7 +204,7 @@ pub(crate) fn status(
     let mut listed: Vec<Value> =
         addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
     listed.push(json!({"type": "Hostname", "address": config.node_name}));
-    json!({
+    let mut status = json!({
         "capacity": resources,
         "allocatable": allocatable,
         "conditions": conditions(found, before, now),
@@ -223,7 +223,12 @@ pub(crate) fn status(
             "architecture": architecture(),
         },
         "images": found.images.iter().map(|(names, size)| json!({"names": names, "sizeBytes": size})).collect::<Vec<_>>(),
-    })
+    });
+    if config.runtime == RuntimeKind::Docker {
+        // The default one has no name. Mounts that are read-only all the way down are the kubelet's own doing.
+        status["runtimeHandlers"] = json!([{"name": "", "features": {"recursiveReadOnlyMounts": true}}]);
+    }
+    status
 }
 
 /// The four conditions, with upstream's reasons and messages.

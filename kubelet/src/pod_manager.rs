@@ -360,6 +360,9 @@ async fn sweep(context: Arc<Context>, pods: Informer<Bytes>, workers: Arc<Mutex<
                         tear_down(&context, &uid).await;
                     }
                 }
+                if let Err(error) = context.volumes.images().remove_unused().await {
+                    tracing::warn!("an unpacked image stays for now: {error}");
+                }
             }
             Err(error) => tracing::warn!("the runtime cannot be listed: {error}"),
         }

@@ -51,7 +51,7 @@ pub(super) fn storage_classes() -> Vec<Planned> {
     let object = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
         "metadata": {"name": "standard",
             "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
-        "provisioner": "minik8s.io/hostpath", "reclaimPolicy": "Delete",
+        "provisioner": "minik8s.io/hostpath", "reclaimPolicy": "Delete", "allowVolumeExpansion": true,
         "volumeBindingMode": "WaitForFirstConsumer"});
     vec![Planned::once("storage.k8s.io", "v1", "storageclasses", "", object)]
 }

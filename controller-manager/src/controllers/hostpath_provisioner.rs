@@ -55,13 +55,13 @@ pub enum Decision {
     Refuse(String),
 }
 
-/// Decides about a claim. `nodes` are all nodes in order, and whether each can take pods.
+/// Decides about a claim. `nodes` are all nodes in order.
 #[must_use]
 pub fn decide(
     claim: &ClaimView,
     class: Option<&ClassView>,
     exists: bool,
-    nodes: &[(&str, bool)],
+    nodes: &[(&str, &NodeView)],
 ) -> Decision {
     let ours = |name: &str| claim.annotations.get(name).is_some_and(|value| value == HOSTPATH_PROVISIONER);
     let Some(class) = class.filter(|class| class.provisioner == HOSTPATH_PROVISIONER) else {
@@ -89,8 +89,8 @@ pub fn decide(
         Some(node) if nodes.iter().all(|(known, _)| known != node) => Decision::ChooseAnother,
         Some(node) => Decision::Provision(node.clone()),
         None if class.waits_for_consumer => Decision::Nothing,
-        // Without a pod to go by, any node is as good as another.
-        None => match nodes.iter().find(|(_, able)| *able) {
+        // Without a pod to go by, any node that the class allows is as good as another.
+        None => match nodes.iter().find(|(_, node)| node.can_take_pods && class.allows(&node.labels)) {
             Some((node, _)) => Decision::Provision((*node).to_owned()),
             None => Decision::Refuse("no node can take a volume".to_owned()),
         },
@@ -163,7 +163,7 @@ impl HostpathProvisioner {
         let name = format!("pvc-{}", claim.uid);
         let exists = self.volumes.get(&Key::new("", &name)).is_some();
         let nodes = self.nodes.list();
-        let nodes: Vec<_> = nodes.iter().map(|(key, node)| (&*key.name, node.can_take_pods)).collect();
+        let nodes: Vec<_> = nodes.iter().map(|(key, node)| (&*key.name, &**node)).collect();
         let about = ObjectRef {
             api_version: "v1".into(),
             kind: "PersistentVolumeClaim".into(),
@@ -278,6 +278,10 @@ mod tests {
         view(&object, ClaimView::project)
     }
 
+    fn node(zone: &str, can_take_pods: bool) -> NodeView {
+        NodeView { labels: [("zone".to_owned(), zone.to_owned())].into(), can_take_pods }
+    }
+
     fn class(provisioner: &str, mode: &str) -> ClassView {
         view(&json!({"provisioner": provisioner, "volumeBindingMode": mode}), ClassView::project)
     }
@@ -287,9 +291,9 @@ mod tests {
         let ours = (STORAGE_PROVISIONER[0], HOSTPATH_PROVISIONER);
         let (late, now) =
             (class(HOSTPATH_PROVISIONER, "WaitForFirstConsumer"), class(HOSTPATH_PROVISIONER, "Immediate"));
-        let ask = |claim: &ClaimView, class: &ClassView, exists| {
-            decide(claim, Some(class), exists, &[("lame", false), ("a", true), ("b", true)])
-        };
+        let nodes = [("lame", node("lame", false)), ("a", node("a", true)), ("b", node("b", true))];
+        let nodes: Vec<_> = nodes.iter().map(|(name, node)| (*name, node)).collect();
+        let ask = |claim: &ClaimView, class: &ClassView, exists| decide(claim, Some(class), exists, &nodes);
         let chosen = claim(&[ours, (SELECTED_NODE, "b")], &json!({}));
         assert_eq!(ask(&chosen, &late, false), Decision::Provision("b".into()));
         assert_eq!(ask(&chosen, &late, true), Decision::Nothing, "it is there");
@@ -299,6 +303,9 @@ mod tests {
         let waiting = claim(&[ours], &json!({}));
         assert_eq!(ask(&waiting, &late, false), Decision::Nothing, "no pod yet");
         assert_eq!(ask(&waiting, &now, false), Decision::Provision("a".into()));
+        let topologies = vec![vec![("zone".to_owned(), vec!["b".to_owned()])]];
+        let placed = ClassView { topologies, ..now.clone() };
+        assert_eq!(ask(&waiting, &placed, false), Decision::Provision("b".into()));
         assert_eq!(ask(&claim(&[], &json!({})), &now, false), Decision::Nothing, "the binder has not asked");
         assert_eq!(ask(&claim(&[ours], &json!({"volumeName": "v"})), &now, false), Decision::Nothing);
     }
@@ -313,7 +320,7 @@ mod tests {
                 &claim(&[ours], &more),
                 Some(&class(HOSTPATH_PROVISIONER, "Immediate")),
                 false,
-                &[("a", true)],
+                &[("a", &node("a", true))],
             );
             assert!(matches!(decision, Decision::Refuse(_)), "{more}: {decision:?}");
         }

@@ -18,6 +18,7 @@ pub mod root_ca;
 pub mod service_account;
 pub mod taint_eviction;
 pub mod token_cleaner;
+pub mod volume_expansion;
 pub mod volume_protection;
 
 use std::{fmt, future::Future, hash::Hash, sync::Arc, time::Duration};

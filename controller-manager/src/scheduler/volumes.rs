@@ -232,7 +232,7 @@ impl Wants {
                 version: volume.resource_version.clone(),
             });
         }
-        provisions(class).then(provision)
+        (provisions(class) && class.allows(&node.labels)).then(provision)
     }
 
     /// Whether another pod has a claim that only one pod may have.
@@ -379,6 +379,12 @@ mod tests {
         assert_eq!(two.on(&node("a")), Err(vec![none.clone()]), "one volume is not two");
         let made = Wants { open: vec![open("c", &json!({}), "p")], free, ..Wants::default() };
         assert!(matches!(&made.on(&node("b")).unwrap()[..], [Plan::Provision { node, .. }] if node == "b"));
+        let (key, claim, class) = open("c", &json!({}), "p");
+        let topologies = vec![vec![("kubernetes.io/hostname".to_owned(), vec!["b".to_owned()])]];
+        let class = Arc::new(ClassView { topologies, ..(*class).clone() });
+        let placed = Wants { open: vec![(key, claim, class)], ..Wants::default() };
+        assert_eq!(placed.on(&node("a")), Err(vec![none.clone()]), "volumes of the class are not made there");
+        assert_eq!(placed.on(&node("b")).unwrap().len(), 1);
         let chosen = open("c", &json!({SELECTED_NODE: "a"}), "p");
         let chosen = Wants { open: vec![chosen], ..Wants::default() };
         assert_eq!(chosen.on(&node("b")), Err(vec![none]));

@@ -223,6 +223,8 @@ pub struct ClassView {
     pub is_default: bool,
     /// When it was made.
     pub created: String,
+    /// Where volumes of it may be: terms of which one must hold, each of labels and the values that they may have.
+    pub topologies: Vec<Vec<(String, Vec<String>)>>,
 }
 
 impl ClassView {
@@ -237,8 +239,28 @@ impl ClassView {
             mount_options: class["mountOptions"].clone(),
             is_default: meta.annotations.get(DEFAULT_CLASS).is_some_and(|value| value == "true"),
             created: meta.creation_timestamp.clone().unwrap_or_default(),
+            topologies: topologies(&class["allowedTopologies"]),
         })
     }
+
+    /// Whether a volume of it may be on a node with such labels. A term without expressions selects nothing (upstream's
+    /// `MatchTopologySelectorTerms`).
+    #[must_use]
+    pub fn allows(&self, labels: &BTreeMap<String, String>) -> bool {
+        let holds = |(key, values): &(String, Vec<String>)| {
+            labels.get(key).is_some_and(|value| values.contains(value))
+        };
+        self.topologies.is_empty()
+            || self.topologies.iter().any(|term| !term.is_empty() && term.iter().all(holds))
+    }
+}
+
+fn topologies(terms: &Value) -> Vec<Vec<(String, Vec<String>)>> {
+    let expressions = |term: &Value| {
+        let listed = term["matchLabelExpressions"].as_array().into_iter().flatten();
+        listed.map(|expression| (text(&expression["key"]), texts(&expression["values"]))).collect()
+    };
+    terms.as_array().into_iter().flatten().map(expressions).collect()
 }
 
 /// The provisioner's name that stands for "made by hand" (`kubernetes.io/no-provisioner`).
@@ -264,4 +286,29 @@ fn volume_mode(spec: &Value) -> String {
 pub(crate) fn view<T>(object: &Value, project: fn(&[u8], &ObjectMeta) -> Option<T>) -> T {
     let bytes = object.to_string();
     project(bytes.as_bytes(), &ObjectMeta::from_bytes(bytes.as_bytes())).expect("the object must be readable")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_class_may_say_where() {
+        let allows = |terms: Value, zone: &str| {
+            let class = view(&json!({"provisioner": "p", "allowedTopologies": terms}), ClassView::project);
+            class.allows(
+                &[("zone".to_owned(), zone.to_owned()), ("disk".to_owned(), "fast".to_owned())].into(),
+            )
+        };
+        let term =
+            |key: &str, values: &[&str]| json!({"matchLabelExpressions": [{"key": key, "values": values}]});
+        assert!(allows(Value::Null, "a"));
+        assert!(allows(json!([term("zone", &["a", "b"])]), "b"));
+        assert!(!allows(json!([term("zone", &["a", "b"])]), "c"));
+        assert!(allows(json!([term("zone", &["a"]), term("disk", &["fast"])]), "c"), "one term is enough");
+        assert!(!allows(json!([term("rack", &["a"])]), "a"), "the node has no such label");
+        assert!(!allows(json!([{}]), "a"), "a term of nothing selects nothing");
+    }
 }

@@ -20,7 +20,12 @@ pub mod simulated;
 pub mod testing;
 pub mod usage;
 
-use std::{collections::BTreeMap, path::PathBuf, pin::Pin, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    pin::Pin,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::Stream;
@@ -91,6 +96,17 @@ pub struct Mount {
     pub propagation: MountPropagation,
 }
 
+/// A device of the node inside a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Path on the node.
+    pub source: PathBuf,
+    /// Path in the container.
+    pub target: String,
+    /// Whether it may only be read.
+    pub read_only: bool,
+}
+
 /// `mountPropagation` of a volume mount.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum MountPropagation {
@@ -158,6 +174,8 @@ pub struct ContainerSpec {
     pub working_dir: Option<String>,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
+    /// Devices.
+    pub devices: Vec<Device>,
     /// Another running container of the pod (name and attempt) whose PID namespace it joins.
     pub joins: Option<(String, u32)>,
     /// Limits.
@@ -469,6 +487,9 @@ pub trait PodRuntime: Send + Sync + 'static {
     async fn remove_image(&self, id: &str) -> Result<(), RuntimeError>;
     /// The directory on this node whose file system holds images; `None` if there is none.
     async fn image_root(&self) -> Result<Option<PathBuf>, RuntimeError>;
+    /// Unpacks the files of an image into an empty directory on this node. Nothing of it lands outside; devices and
+    /// pipes are left out. After a failure the directory may hold a part.
+    async fn unpack_image(&self, id: &str, into: &Path) -> Result<(), RuntimeError>;
     /// Pulls an image.
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError>;
 

@@ -358,6 +358,10 @@ impl PodRuntime for SimulatedRuntime {
         Ok(None)
     }
 
+    async fn unpack_image(&self, _id: &str, _into: &std::path::Path) -> Result<(), RuntimeError> {
+        Err(RuntimeError::Unsupported("unpacking an image"))
+    }
+
     async fn pull(&self, reference: &str, _auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError> {
         Ok(Self::image_view(reference))
     }

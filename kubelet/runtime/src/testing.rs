@@ -5,6 +5,8 @@
 
 use std::{
     future::Future,
+    os::unix::fs::PermissionsExt,
+    path::Path,
     sync::atomic::{AtomicU32, Ordering},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -69,6 +71,7 @@ pub fn container_spec(name: &str, command: &[&str]) -> ContainerSpec {
         env: Vec::new(),
         working_dir: None,
         mounts: Vec::new(),
+        devices: Vec::new(),
         joins: None,
         resources: ContainerResources::default(),
         security: ContainerSecurity::default(),
@@ -97,6 +100,7 @@ pub async fn conformance(harness: &impl Harness) {
         starts_that_fail(harness).await;
         logs(harness).await;
         commands(harness).await;
+        images_are_unpacked(harness).await;
     } else {
         refuses_commands(harness).await;
     }
@@ -249,6 +253,29 @@ async fn refuses_commands(harness: &impl Harness) {
     assert!(matches!(runtime.exec("uid", "app", &spec).await.err(), Some(RuntimeError::Unsupported(_))));
     assert!(matches!(runtime.attach("uid", "app", &spec).await.err(), Some(RuntimeError::Unsupported(_))));
     assert!(matches!(runtime.port_forward("uid", 80).await.err(), Some(RuntimeError::Unsupported(_))));
+    let unpacked = runtime.unpack_image(IMAGE, Path::new("/nowhere")).await;
+    assert!(matches!(unpacked, Err(RuntimeError::Unsupported(_))), "{unpacked:?}");
+}
+
+async fn images_are_unpacked(harness: &impl Harness) {
+    let runtime = harness.runtime();
+    let image = runtime.image(IMAGE).await.expect("image must answer").expect("the test image must be there");
+    let home = std::env::temp_dir().join(pod_identity("unpacked").uid);
+    for name in ["one", "two"] {
+        let into = home.join(name);
+        std::fs::create_dir_all(&into).expect("a directory must be made");
+        runtime.unpack_image(&image.id, &into).await.expect("an image must be unpacked, twice");
+        let program = std::fs::metadata(into.join("bin/busybox")).expect("the image's file must be there");
+        assert!(program.len() > 100_000 && program.permissions().mode() & 0o777 == 0o755, "{program:?}");
+        let link = std::fs::read_link(into.join("bin/sh")).expect("the image's link must be there");
+        assert_eq!(link, Path::new("busybox"));
+        for foreign in [".dockerenv", "proc", "sys", "dev"] {
+            assert!(std::fs::symlink_metadata(into.join(foreign)).is_err(), "{foreign} is not the image's");
+        }
+    }
+    std::fs::remove_dir_all(&home).expect("the directory must go");
+    let missing = runtime.unpack_image("minik8s.test/no-such-image:1", &home).await;
+    assert!(matches!(missing, Err(RuntimeError::ImageNotPresent(_))), "{missing:?}");
 }
 
 /// Everything about real processes: exit codes, grace, namespaces, resources.

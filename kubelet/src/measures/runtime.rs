@@ -3,7 +3,11 @@
 //! Operations carry upstream's names (`pkg/kubelet/kuberuntime/instrumented_services.go`). Making and starting
 //! a container is one call here and counts as `start_container`.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use kubelet_runtime::{
     Capabilities, ContainerResources, ContainerSpec, ContainerView, EventStream, ExecOutput, ExecSession,
@@ -158,6 +162,10 @@ impl PodRuntime for MeasuredRuntime {
 
     async fn image_root(&self) -> Result<Option<PathBuf>, RuntimeError> {
         self.timed("image_fs_info", self.inner.image_root()).await
+    }
+
+    async fn unpack_image(&self, id: &str, into: &Path) -> Result<(), RuntimeError> {
+        self.timed("unpack_image", self.inner.unpack_image(id, into)).await
     }
 
     async fn port_forward(&self, uid: &str, port: u16) -> Result<PodConnection, RuntimeError> {

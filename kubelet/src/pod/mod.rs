@@ -18,6 +18,7 @@ pub mod restart;
 pub mod security;
 pub mod status;
 pub mod supported;
+pub mod volume_mounts;
 
 #[cfg(test)]
 pub(crate) mod testing;

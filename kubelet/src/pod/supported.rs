@@ -111,13 +111,14 @@ const CONTAINER: &[(&str, Known)] = &[
         List(&[
             ("name", Any),
             ("readOnly", Any),
-            ("recursiveReadOnly", OneOf(&["Disabled", "IfPossible"])),
+            ("recursiveReadOnly", Any),
             ("mountPath", Any),
             ("subPath", Any),
             ("subPathExpr", Any),
             ("mountPropagation", OneOf(&["None", "HostToContainer", "Bidirectional"])),
         ]),
     ),
+    ("volumeDevices", List(&[("name", Any), ("devicePath", Any)])),
     ("livenessProbe", Object(PROBE)),
     ("readinessProbe", Object(PROBE)),
     ("startupProbe", Object(PROBE)),
@@ -164,6 +165,7 @@ const VOLUME: &[(&str, Known)] = &[
     ("configMap", Object(&[("name", Any), ("items", List(ITEMS)), ("defaultMode", Any), ("optional", Any)])),
     ("downwardAPI", Object(&[("items", List(DOWNWARD_ITEMS)), ("defaultMode", Any)])),
     ("persistentVolumeClaim", Object(&[("claimName", Any), ("readOnly", Any)])),
+    ("image", Object(&[("reference", Any), ("pullPolicy", Any)])),
     ("csi", Object(&[("driver", Any), ("readOnly", Any), ("volumeAttributes", Any)])),
     // A controller makes the claim out of the template; here only its name counts.
     ("ephemeral", Object(&[("volumeClaimTemplate", Any)])),
@@ -364,7 +366,7 @@ mod tests {
             (json!({"runtimeClassName": "gvisor"}), "spec.runtimeClassName"),
             (json!({"hostUsers": false}), "spec.hostUsers"),
             (json!({"volumes": [{"name": "a"}, {"name": "v", "nfs": {}}]}), "spec.volumes[1].nfs"),
-            (json!({"volumes": [{"name": "v", "image": {"reference": "i"}}]}), "spec.volumes[0].image"),
+            (json!({"volumes": [{"name": "v", "rbd": {"image": "i"}}]}), "spec.volumes[0].rbd"),
             (
                 json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
                 "spec.containers[0].resources.limits.nvidia.com/gpu",
@@ -379,9 +381,9 @@ mod tests {
             assert_eq!(first_unsupported(&spec).as_deref(), Some(path));
         }
         assert_eq!(first_unsupported(&json!({"somethingOfTomorrow": false})), None);
-        let spec = json!({"ephemeralContainers": [{"name": "d", "targetContainerName": "a"}, {"name": "e", "volumeDevices": [{}]}]});
+        let spec = json!({"ephemeralContainers": [{"name": "d", "targetContainerName": "a"}, {"name": "e", "resourcesOfTomorrow": [{}]}]});
         assert_eq!(first_unsupported_ephemeral(&spec, "d"), None);
-        let path = "spec.ephemeralContainers[1].volumeDevices";
+        let path = "spec.ephemeralContainers[1].resourcesOfTomorrow";
         assert_eq!(first_unsupported_ephemeral(&spec, "e").as_deref(), Some(path));
     }
 }

@@ -91,7 +91,6 @@ impl Worker {
         let sandbox = self.context.runtime.ensure_sandbox(&sandbox_spec);
         let volumes = self.prepare_volumes(pod, &around, Duration::ZERO);
         let (sandbox, volumes) = tokio::join!(sandbox, volumes);
-        let failed_volume = volumes.as_ref().err().map(ToString::to_string);
         let sandbox = sandbox.map_err(|error| self.sandbox_failed(pod, &error))?;
         if !host_network {
             self.attach(pod, &sandbox).await?;
@@ -107,11 +106,7 @@ impl Worker {
                     self.refresh_volumes(pod).await;
                 }
             }
-            Err(_) => {
-                let text = failed_volume.unwrap_or_default();
-                self.context.events.pod(pod, EventType::Warning, "FailedMount", &text);
-                return Err(text);
-            }
+            Err(error) => return Err(self.volume_failed(pod, &error)),
         }
         self.write_files(pod).await?;
         Ok(sandbox)
@@ -120,6 +115,12 @@ impl Worker {
     fn sandbox_failed(&self, pod: &Pod, error: &RuntimeError) -> String {
         let text = format!("Failed to create pod sandbox: {error}");
         self.context.events.pod(pod, EventType::Warning, "FailedCreatePodSandBox", &text);
+        text
+    }
+
+    fn volume_failed(&self, pod: &Pod, error: &VolumeError) -> String {
+        let text = error.to_string();
+        self.context.events.pod(pod, EventType::Warning, error.reason(), &text);
         text
     }
 
@@ -164,11 +165,7 @@ impl Worker {
         }
         if self.volumes.is_none() {
             let prepared = self.prepare_volumes(pod, &self.around(pod), Duration::ZERO).await;
-            let prepared = prepared.map_err(|error| {
-                let text = error.to_string();
-                self.context.events.pod(pod, EventType::Warning, "FailedMount", &text);
-                text
-            })?;
+            let prepared = prepared.map_err(|error| self.volume_failed(pod, &error))?;
             self.volumes = Some((prepared.paths, prepared.refresh_after.map(|time| Instant::now() + time)));
         }
         self.write_files(pod).await

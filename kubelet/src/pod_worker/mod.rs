@@ -12,6 +12,7 @@ mod collecting;
 mod files;
 mod ground;
 mod health_check;
+mod image_volumes;
 mod lifecycle;
 mod mirrored;
 mod probing;
@@ -663,6 +664,7 @@ impl Worker {
             network_ready: status::sandbox_ready(pod, view, &pod_ips),
             pod_ips,
             host_ips: self.context.host_ips.clone(),
+            recursive_read_only: self.context.runtime.capabilities().volumes,
             verdict: self.verdict.clone(),
             disruption: self
                 .evicted

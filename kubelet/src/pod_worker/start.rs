@@ -6,14 +6,16 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use client::EventType;
-use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use kubelet_runtime::{
-    ContainerSpec, ContainerView, ImageView, Mount, MountPropagation, PodView, RegistryAuth, RuntimeError,
+    ContainerSpec, ContainerView, Device, ImageView, Mount, MountPropagation, PodView, RegistryAuth,
+    RuntimeError,
 };
 
 use super::{
     actions::{Target, hook},
     files::PodFiles,
+    image_volumes,
 };
 use crate::{
     context::Context,
@@ -27,12 +29,13 @@ use crate::{
         resources::cgroup,
         security, spec,
         status::Waiting,
-        uid,
+        uid, volume_mounts,
     },
     volumes,
 };
 
 /// What starting rests on besides the pod.
+#[derive(Clone, Copy)]
 pub(super) struct Ground<'a> {
     /// Volumes, set up.
     pub(super) volumes: &'a BTreeMap<String, PathBuf>,
@@ -60,7 +63,7 @@ pub(super) struct Failure {
 }
 
 /// How long a start with a wrong configuration waits before it is tried again.
-const CONFIG_RETRY: Duration = Duration::from_secs(10);
+pub(super) const CONFIG_RETRY: Duration = Duration::from_secs(10);
 
 /// How long a container shows `ErrImagePull` before it shows `ImagePullBackOff`.
 const SHOW_FAILURE: Duration = Duration::from_secs(3);
@@ -85,7 +88,11 @@ pub(super) async fn start(
         let message = format!("field {field} is not supported by this node");
         return Err(fail("CreateContainerConfigError", message, CONFIG_RETRY, false));
     }
-    let image = ensure_image(context, pod, container).await?;
+    let reference = container.image.as_deref().unwrap_or_default();
+    let image = ensure_image(context, pod, reference, container.image_pull_policy.as_deref(), event).await?;
+    let mut volumes = ground.volumes.clone();
+    volumes.extend(image_volumes::mount(context, pod, container).await?);
+    let ground = &Ground { volumes: &volumes, ..*ground };
     let spec = match container_spec(context, pod, container, start, ground, &image).await {
         Ok(spec) => spec,
         Err(message) => return Err(fail("CreateContainerConfigError", message, CONFIG_RETRY, false)),
@@ -122,12 +129,14 @@ pub(super) async fn start(
     Ok(view)
 }
 
-async fn ensure_image(
+/// Makes sure that an image is there which a container is made of or mounts; `say` records what happened.
+pub(super) async fn ensure_image(
     context: &Arc<Context>,
     pod: &Pod,
-    container: &Container,
+    image: &str,
+    policy: Option<&str>,
+    say: impl Fn(EventType, &str, &str),
 ) -> Result<ImageView, Failure> {
-    let image = container.image.as_deref().unwrap_or_default();
     let mut auths: Vec<RegistryAuth> = Vec::new();
     for secret in spec(pod).image_pull_secrets.iter().flatten() {
         if let Some(config) = context.objects.docker_config(namespace(pod), &secret.name).await {
@@ -142,13 +151,12 @@ async fn ensure_image(
             Notice::BackOff(message) => (EventType::Normal, "BackOff", message),
             Notice::Never(message) => (EventType::Warning, "ErrImageNeverPull", message),
         };
-        context.events.container(pod, &container.name, kind, reason, &message);
+        say(kind, reason, &message);
     };
-    let ensured =
-        context.images.ensure(uid(pod), image, container.image_pull_policy.as_deref(), &auths, notify).await;
+    let ensured = context.images.ensure(uid(pod), image, policy, &auths, notify).await;
     ensured.map_err(|waiting| {
         let message = format!("Error: {}", waiting.reason);
-        context.events.container(pod, &container.name, EventType::Warning, "Failed", &message);
+        say(EventType::Warning, "Failed", &message);
         let due = context.images.due_in(uid(pod), image).unwrap_or(CONFIG_RETRY);
         // A failed pull is looked at again soon, so that the container shows that it backs off.
         let retry_in = if waiting.reason == "ErrImagePull" { due.min(SHOW_FAILURE) } else { due };
@@ -177,6 +185,8 @@ async fn container_spec(
         context.services.list().into_iter().map(|(_, service)| service.as_ref().clone()).collect();
     let variables = environment(pod, container, &services, &objects, ground.around)?;
     let mounts = mounts(context, pod, container, start, ground, &variables).await?;
+    let devices =
+        if context.runtime.capabilities().volumes { devices(pod, container, ground)? } else { Vec::new() };
     let mut security = security::effective(pod, container, &image.user);
     if let Some(file) = security::localhost_seccomp(pod, container) {
         let profile = tokio::fs::read_to_string(context.seccomp_root.join(file)).await;
@@ -205,6 +215,7 @@ async fn container_spec(
         env,
         working_dir: container.working_dir.clone().filter(|path| !path.is_empty()),
         mounts,
+        devices,
         joins,
         resources: cgroup(pod, container, context.memory_capacity),
         security,
@@ -214,6 +225,21 @@ async fn container_spec(
         stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         annotations,
     })
+}
+
+/// The block volumes of a container. Upstream: `makeBlockVolumes`.
+fn devices(pod: &Pod, container: &Container, ground: &Ground<'_>) -> Result<Vec<Device>, String> {
+    let device = |device: &VolumeDevice| {
+        let source = ground.volumes.get(&device.name).ok_or_else(|| {
+            format!("cannot find volume \"{}\" to pass into container \"{}\"", device.name, container.name)
+        })?;
+        Ok(Device {
+            source: source.clone(),
+            target: device.device_path.clone(),
+            read_only: is_read_only_kind(pod, &device.name),
+        })
+    };
+    container.volume_devices.iter().flatten().map(device).collect()
 }
 
 /// The volume mounts, then the pod's own files, which give way to a mount at the same place.
@@ -260,10 +286,25 @@ async fn mounts(
         } else {
             format!("/{}", mount.mount_path)
         };
+        let (source, read_only) = if volume_mounts::is_recursive(mount, true)? {
+            let place = context
+                .volumes
+                .layout()
+                .pod(uid(pod))
+                .join("read-only")
+                .join(&container.name)
+                .join(index.to_string());
+            let bound = place.clone();
+            volumes::blocking(move || volumes::mounts::bind_read_only(&source, &bound)).await?;
+            // It is, with all below; Docker would only make its top so, and drop what else holds for that.
+            (place, false)
+        } else {
+            (source, mount.read_only.unwrap_or_default() || is_read_only_kind(pod, &mount.name))
+        };
         mounts.push(Mount {
             source,
             target,
-            read_only: mount.read_only.unwrap_or_default() || is_read_only_kind(pod, &mount.name),
+            read_only,
             propagation: match mount.mount_propagation.as_deref() {
                 Some("HostToContainer") => MountPropagation::HostToContainer,
                 Some("Bidirectional") => MountPropagation::Bidirectional,

@@ -287,11 +287,12 @@ impl Monitor {
         // The others are not ours to remove: Docker belongs to everybody on this machine.
         let pulled = self.context.images.pulled().await;
         images.retain(|image| pulled.contains(&image.id));
-        let in_use: BTreeSet<String> = views
+        let mut in_use: BTreeSet<String> = views
             .iter()
             .flat_map(|view| &view.containers)
             .map(|container| container.image_id.clone())
             .collect();
+        in_use.extend(self.context.volumes.images().in_use().await);
         let now = Timestamp::now();
         records.follow(&images, &in_use, now);
         let sizes: BTreeMap<&str, u64> = images.iter().map(|image| (image.id.as_str(), image.size)).collect();

@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     fs,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -17,13 +17,13 @@ use k8s_openapi::api::core::v1::{HostPathVolumeSource, Pod, Volume};
 use parking_lot::Mutex;
 
 use super::{
-    host_path,
+    host_path, mounts,
     ownership::{self, Group},
     reclaim,
 };
 use crate::{
     api,
-    pod::{name, namespace, uid},
+    pod::{self, name, namespace, uid},
 };
 
 /// Finds the volumes of claims.
@@ -48,19 +48,21 @@ impl Claims {
         if let Some(found) = self.found.lock().get(&key) {
             return Some(Ok(Arc::clone(found)));
         }
-        let found = self.read(pod, &claim, volume.ephemeral.is_some()).await.map(Arc::new);
+        let found = self.read(pod, volume, &claim).await.map(Arc::new);
         if let Ok(found) = &found {
             self.found.lock().insert(key, Arc::clone(found));
         }
         Some(found.map_err(|why| format!("error processing PVC {}/{claim}: {why}", namespace(pod))))
     }
 
-    async fn read(&self, pod: &Pod, claim: &str, ephemeral: bool) -> Result<Value, String> {
+    async fn read(&self, pod: &Pod, volume: &Volume, claim: &str) -> Result<Value, String> {
+        let (name, ephemeral) = (&volume.name, volume.ephemeral.is_some());
         let found = self.client.get(api::claims(), namespace(pod), claim).await;
         let claim = found.map_err(|error| {
             format!("failed to fetch PVC from API server: {}", client::error::chain(&error))
         })?;
         let volume = usable(pod, &claim, ephemeral)?;
+        fits_use(pod, name, &claim)?;
         let found = self.client.get(api::volumes(), "", volume).await;
         let volume = found.map_err(|error| {
             format!("failed to fetch PV {volume} from API server: {}", client::error::chain(&error))
@@ -119,7 +121,50 @@ fn usable<'a>(pod: &Pod, claim: &'a Value, ephemeral: bool) -> Result<&'a str, S
     Ok(volume)
 }
 
-/// Whether a volume is the claim's, a directory of files, and here.
+/// Whether a container wants a volume as a device.
+pub(super) fn is_device(pod: &Pod, name: &str) -> bool {
+    let mut containers =
+        pod::all_containers(pod).cloned().chain(pod::ephemeral_containers(pod).map(pod::plain));
+    containers.any(|container| container.volume_devices.iter().flatten().any(|device| device.name == name))
+}
+
+/// Whether containers use a volume as what its claim asks for: files are mounted, a block device is not.
+fn fits_use(pod: &Pod, name: &str, claim: &Value) -> Result<(), String> {
+    let block = claim["spec"]["volumeMode"] == "Block";
+    let containers: Vec<_> =
+        pod::all_containers(pod).cloned().chain(pod::ephemeral_containers(pod).map(pod::plain)).collect();
+    let mut mounts = containers.iter().flat_map(|container| container.volume_mounts.iter().flatten());
+    if block && mounts.any(|mount| mount.name == name) {
+        return Err(format!("volume {name} has volumeMode Block, but is specified in volumeMounts"));
+    }
+    if !block && is_device(pod, name) {
+        return Err(format!("volume {name} has volumeMode Filesystem, but is specified in volumeDevices"));
+    }
+    Ok(())
+}
+
+/// Whether a PersistentVolume is a block device.
+pub(super) fn is_block(volume: &Value) -> bool {
+    volume["spec"]["volumeMode"] == "Block"
+}
+
+/// The device of a block volume. Of the kinds that we mount only `local` has block volumes upstream.
+pub(super) fn device(volume: &Value) -> Result<PathBuf, String> {
+    let Some(path) = volume["spec"]["local"]["path"].as_str() else {
+        return Err(
+            "no block volume plugin matched: only local PersistentVolumes can be block devices".to_owned()
+        );
+    };
+    // A link is followed now: names by id are links, and the container gets the device itself.
+    let found = fs::canonicalize(path).map_err(|error| format!("path \"{path}\": {error}"))?;
+    let kind = fs::metadata(&found).map_err(|error| format!("path \"{path}\": {error}"))?.file_type();
+    if !kind.is_block_device() {
+        return Err(format!("path \"{path}\" is not a block device"));
+    }
+    Ok(found)
+}
+
+/// Whether a volume is the claim's, and here.
 fn belongs(volume: &Value, claim: &Value, node: &str) -> Result<(), String> {
     let reference = &volume["spec"]["claimRef"];
     let uid = &claim["metadata"]["uid"];
@@ -130,9 +175,6 @@ fn belongs(volume: &Value, claim: &Value, node: &str) -> Result<(), String> {
             uid.as_str().unwrap_or_default()
         ));
     }
-    if volume["spec"]["volumeMode"] == "Block" {
-        return Err("volume has volumeMode Block, but is specified in volumeMounts".to_owned());
-    }
     let home = &volume["metadata"]["labels"][reclaim::NODE_LABEL];
     if reclaim::is_ours(volume) && home != node {
         return Err(format!("the volume is on node {home}, not here"));
@@ -140,12 +182,15 @@ fn belongs(volume: &Value, claim: &Value, node: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Sets a PersistentVolume up and gives its path.
-pub(super) fn set_up(volume: &Value, group: Option<Group>) -> Result<PathBuf, String> {
+/// Sets a PersistentVolume up and gives its path. One with options of its own is mounted below `pod`.
+pub(super) fn set_up(volume: &Value, group: Option<Group>, pod: &Path) -> Result<PathBuf, String> {
     let spec = &volume["spec"];
     let text = |value: &Value| value.as_str().map(str::to_owned);
-    if spec["mountOptions"].as_array().is_some_and(|options| !options.is_empty()) {
-        return Err("mount options are not supported for this volume type".to_owned());
+    let options: Vec<String> =
+        spec["mountOptions"].as_array().into_iter().flatten().filter_map(text).collect();
+    // Upstream's `SupportsMountOption` of the two kinds.
+    if !options.is_empty() && spec["local"].is_null() {
+        return Err("Mount options are not supported for this volume type".to_owned());
     }
     if let Some(path) = text(&spec["hostPath"]["path"]) {
         let fresh = reclaim::is_ours(volume) && !Path::new(&path).exists();
@@ -172,7 +217,13 @@ pub(super) fn set_up(volume: &Value, group: Option<Group>) -> Result<PathBuf, St
         if let Some(group) = group {
             ownership::give_volume(&found, group).map_err(|error| format!("{path}: {error}"))?;
         }
-        return Ok(found);
+        if options.is_empty() {
+            return Ok(found);
+        }
+        let name = volume["metadata"]["name"].as_str().unwrap_or_default();
+        let target = pod.join("volumes/kubernetes.io~local-volume").join(name);
+        mounts::bind_with(&found, &target, &options)?;
+        return Ok(target);
     }
     Err("no volume plugin matched: only hostPath and local PersistentVolumes can be mounted".to_owned())
 }
@@ -206,6 +257,36 @@ mod tests {
     }
 
     #[test]
+    fn files_are_mounted_and_devices_are_not() {
+        let pod = |field: &str| -> Pod {
+            serde_json::from_value(json!({"spec": {"containers": [{"name": "c", field: [
+                {"name": "v", "mountPath": "/v", "devicePath": "/v"}]}]}}))
+            .unwrap()
+        };
+        let claim = |mode: &str| json!({"spec": {"volumeMode": mode}});
+        let (mounts, devices) = (pod("volumeMounts"), pod("volumeDevices"));
+        assert_eq!(fits_use(&mounts, "v", &claim("Filesystem")), Ok(()));
+        assert_eq!(fits_use(&devices, "v", &claim("Block")), Ok(()));
+        assert_eq!(
+            fits_use(&mounts, "v", &claim("Block")),
+            Err("volume v has volumeMode Block, but is specified in volumeMounts".into())
+        );
+        assert_eq!(
+            fits_use(&devices, "v", &claim("Filesystem")),
+            Err("volume v has volumeMode Filesystem, but is specified in volumeDevices".into())
+        );
+    }
+
+    #[test]
+    fn a_block_volume_is_a_local_device() {
+        let local = |path: &str| json!({"spec": {"volumeMode": "Block", "local": {"path": path}}});
+        assert!(device(&local("/dev/null")).unwrap_err().ends_with("is not a block device"));
+        assert!(device(&local("/dev/no-such-device")).unwrap_err().contains("No such file"));
+        let path = json!({"spec": {"volumeMode": "Block", "hostPath": {"path": "/dev/null"}}});
+        assert!(device(&path).unwrap_err().starts_with("no block volume plugin matched"));
+    }
+
+    #[test]
     fn which_volumes_belong_to_a_claim_here() {
         let claim = json!({"metadata": {"uid": "c"}});
         let volume = json!({"metadata": {"labels": {reclaim::NODE_LABEL: "n"},
@@ -222,13 +303,18 @@ mod tests {
         let path = home.path().join("v");
         let ours = json!({"metadata": {"annotations": {"pv.kubernetes.io/provisioned-by": "minik8s.io/hostpath"}},
             "spec": {"hostPath": {"path": path, "type": "DirectoryOrCreate"}}});
-        assert_eq!(set_up(&ours, None).unwrap(), path);
+        assert_eq!(set_up(&ours, None, home.path()).unwrap(), path);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
-        assert_eq!(set_up(&json!({"spec": {"local": {"path": path}}}), None).unwrap(), path);
+        assert_eq!(set_up(&json!({"spec": {"local": {"path": path}}}), None, home.path()).unwrap(), path);
+        let options = json!({"spec": {"hostPath": {"path": path}, "mountOptions": ["ro"]}});
+        let refused = "Mount options are not supported for this volume type";
+        assert_eq!(set_up(&options, None, home.path()).unwrap_err(), refused);
         let missing = json!({"spec": {"local": {"path": home.path().join("w")}}});
-        assert!(set_up(&missing, None).unwrap_err().ends_with("does not exist"));
+        assert!(set_up(&missing, None, home.path()).unwrap_err().ends_with("does not exist"));
         assert!(
-            set_up(&json!({"spec": {"nfs": {}}}), None).unwrap_err().starts_with("no volume plugin matched")
+            set_up(&json!({"spec": {"nfs": {}}}), None, home.path())
+                .unwrap_err()
+                .starts_with("no volume plugin matched")
         );
     }
 }

@@ -11,6 +11,7 @@ mod config_map;
 mod downward_api;
 mod empty_dir;
 mod host_path;
+pub(crate) mod image;
 mod inline;
 pub(crate) mod mounts;
 pub(crate) mod objects;
@@ -44,18 +45,60 @@ use crate::{
 };
 use atomic_writer::Payload;
 use claims::Claims;
+use image::ImageVolumes;
 use objects::Objects;
 use ownership::Group;
 use tokens::Tokens;
 
 /// Why a volume could not be set up. The pod waits and it is tried again.
 #[derive(Debug, thiserror::Error)]
-#[error("MountVolume.SetUp failed for volume \"{volume}\" : {message}")]
+#[error("{} failed for volume \"{volume}\" : {}", .why.as_what.operation(), .why.message)]
 pub(crate) struct VolumeError {
     /// Which volume.
-    pub volume: String,
-    /// Why, as upstream words it.
-    pub message: String,
+    volume: String,
+    why: Failure,
+}
+
+impl VolumeError {
+    /// The reason of the event about it.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self.why.as_what {
+            Shape::Directory => "FailedMount",
+            Shape::Device => "FailedMapVolume",
+        }
+    }
+}
+
+/// What a volume is to its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// Files.
+    Directory,
+    /// A block device.
+    Device,
+}
+
+impl Shape {
+    /// Upstream's name for what failed.
+    fn operation(self) -> &'static str {
+        match self {
+            Self::Directory => "MountVolume.SetUp",
+            Self::Device => "MapVolume.SetUpDevice",
+        }
+    }
+}
+
+/// What failed, and why, as upstream words it.
+#[derive(Debug)]
+struct Failure {
+    as_what: Shape,
+    message: String,
+}
+
+impl From<String> for Failure {
+    fn from(message: String) -> Self {
+        Self { as_what: Shape::Directory, message }
+    }
 }
 
 /// Where volumes and their like stand.
@@ -83,6 +126,12 @@ impl Layout {
         self.pods().join(uid)
     }
 
+    /// The directory of unpacked images.
+    #[must_use]
+    pub(crate) fn image_volumes(&self) -> PathBuf {
+        self.root.join("image-volumes")
+    }
+
     /// The directory of one volume.
     #[must_use]
     pub(crate) fn volume(&self, uid: &str, kind: &str, name: &str) -> PathBuf {
@@ -97,6 +146,7 @@ pub(crate) struct Volumes {
     tokens: Arc<Tokens>,
     claims: Claims,
     measures: Arc<Measures>,
+    images: ImageVolumes,
 }
 
 /// A pod's volumes, set up.
@@ -113,16 +163,23 @@ pub(crate) struct Prepared {
 pub(crate) const REFRESH: Duration = Duration::from_secs(30);
 
 impl Volumes {
-    /// Below the layout's root; content comes through `objects`, `tokens` and `claims`.
+    /// Below the layout's root; content comes through the others.
     #[must_use]
     pub(crate) fn new(
         layout: Layout,
         objects: Arc<Objects>,
         tokens: Arc<Tokens>,
         claims: Claims,
+        images: ImageVolumes,
         measures: Arc<Measures>,
     ) -> Self {
-        Self { layout, objects, tokens, claims, measures }
+        Self { layout, objects, tokens, claims, images, measures }
+    }
+
+    /// The unpacked images.
+    #[must_use]
+    pub(crate) fn images(&self) -> &ImageVolumes {
+        &self.images
     }
 
     /// Where things stand.
@@ -141,19 +198,25 @@ impl Volumes {
     ) -> Result<Prepared, VolumeError> {
         let mut prepared = Prepared::default();
         let mut found = PodVolumes { namespace: namespace(pod).to_owned(), volumes: Vec::new() };
-        for volume in spec(pod).volumes.iter().flatten() {
-            let failed = |message: String| VolumeError { volume: volume.name.clone(), message };
+        // Images are mounted with the container that wants them.
+        for volume in spec(pod).volumes.iter().flatten().filter(|volume| volume.image.is_none()) {
+            let failed = |why: Failure| VolumeError { volume: volume.name.clone(), why };
+            let is_device = claims::is_device(pod, &volume.name);
+            let operation = if is_device { "map_volume" } else { "volume_mount" };
             let begun = Instant::now();
             let outcome = self.set_up(pod, volume, around, max_age, &mut prepared).await;
             let plugin = plugin(volume).or_else(|| self.claims.plugin(pod, volume)).unwrap_or_default();
-            self.measures.volumes.operation(plugin, "volume_mount", begun.elapsed(), outcome.is_ok());
+            self.measures.volumes.operation(plugin, operation, begun.elapsed(), outcome.is_ok());
             let path = outcome.map_err(failed)?;
-            found.volumes.push(PodVolume {
-                name: volume.name.clone(),
-                plugin,
-                claim: claims::claim_name(pod, volume),
-                path: path.clone(),
-            });
+            // A device is no file system that could be measured.
+            if !is_device {
+                found.volumes.push(PodVolume {
+                    name: volume.name.clone(),
+                    plugin,
+                    claim: claims::claim_name(pod, volume),
+                    path: path.clone(),
+                });
+            }
             prepared.paths.insert(volume.name.clone(), path);
         }
         self.measures.volumes.mounted(uid(pod), found);
@@ -167,28 +230,34 @@ impl Volumes {
         around: &Surroundings,
         max_age: Duration,
         prepared: &mut Prepared,
-    ) -> Result<PathBuf, String> {
+    ) -> Result<PathBuf, Failure> {
         let fs_group = spec(pod).security_context.as_ref().and_then(|context| context.fs_group);
         if let Some(source) = &volume.host_path {
             let source = source.clone();
-            return blocking(move || host_path::set_up(&source)).await;
+            return Ok(blocking(move || host_path::set_up(&source)).await?);
         }
         if let Some(source) = &volume.empty_dir {
             let path = self.layout.volume(uid(pod), "empty-dir", &volume.name);
             let size = empty_dir::memory_size(pod, source, around.allocatable.memory);
             let source = source.clone();
-            return blocking(move || empty_dir::set_up(&path, &source, size, fs_group).map(|()| path)).await;
+            let made = blocking(move || empty_dir::set_up(&path, &source, size, fs_group).map(|()| path));
+            return Ok(made.await?);
         }
         if let Some(source) = &volume.csi {
             let directory = self.layout.volume(uid(pod), "csi", &volume.name);
             let source = source.clone();
-            return blocking(move || inline::set_up(&directory, &source, fs_group)).await;
+            return Ok(blocking(move || inline::set_up(&directory, &source, fs_group)).await?);
         }
         if let Some(found) = self.claims.volume(pod, volume).await {
             let found = found?;
+            if claims::is_block(&found) {
+                let device = blocking(move || claims::device(&found)).await;
+                return device.map_err(|message| Failure { as_what: Shape::Device, message });
+            }
             let group =
                 fs_group.map(|group| Group { id: group, only_if_root_differs: only_if_root_differs(pod) });
-            return blocking(move || claims::set_up(&found, group)).await;
+            let directory = self.layout.pod(uid(pod));
+            return Ok(blocking(move || claims::set_up(&found, group, &directory)).await?);
         }
         let objects = self.objects_of(pod, volume, max_age).await?;
         let (kind, payload, on_tmpfs) = if let Some(source) = &volume.config_map {
@@ -203,11 +272,11 @@ impl Volumes {
             prepared.stale_after(stale_after);
             ("projected", payload, true)
         } else {
-            return Err("no volume plugin matched".to_owned());
+            return Err("no volume plugin matched".to_owned().into());
         };
         prepared.stale_after(Some(REFRESH));
         let path = self.layout.volume(uid(pod), kind, &volume.name);
-        blocking(move || write(&path, &payload, on_tmpfs, fs_group).map(|()| path)).await
+        Ok(blocking(move || write(&path, &payload, on_tmpfs, fs_group).map(|()| path)).await?)
     }
 
     /// Reads the ConfigMaps and Secrets that a volume names; a missing one is no error here (it may be
@@ -231,7 +300,7 @@ impl Volumes {
         let begun = Instant::now();
         blocking(move || remove_tree(&directory)).await?;
         self.measures.volumes.unmounted(uid, begun.elapsed());
-        Ok(())
+        self.images.remove_unused().await
     }
 
     /// The uids that have a directory.

@@ -51,6 +51,104 @@ pub(crate) fn bind(source: &Path, target: &Path) -> Result<(), String> {
         .map_err(|error| format!("cannot bind onto {}: {error}", target.display()))
 }
 
+/// Binds `source` onto `target` with the `mountOptions` of a PersistentVolume.
+pub(crate) fn bind_with(source: &Path, target: &Path, options: &[String]) -> Result<(), String> {
+    let flags = flags_of(options)?;
+    make_target(source, target)?;
+    if mounted_below(target)?.is_empty() {
+        bind(source, target)?;
+    }
+    mount(None::<&str>, target, None::<&str>, MsFlags::MS_REMOUNT | MsFlags::MS_BIND | flags, None::<&str>)
+        .map_err(|error| format!("cannot mount {} with {options:?}: {error}", target.display()))
+}
+
+/// What mount(8) knows for a single bind mount.
+fn flags_of(options: &[String]) -> Result<MsFlags, String> {
+    let mut flags = MsFlags::empty();
+    for option in options.iter().flat_map(|option| option.split(',')) {
+        let (flag, holds) = match option {
+            "defaults" | "bind" | "rbind" => continue,
+            "ro" => (MsFlags::MS_RDONLY, true),
+            "rw" => (MsFlags::MS_RDONLY, false),
+            "nosuid" => (MsFlags::MS_NOSUID, true),
+            "suid" => (MsFlags::MS_NOSUID, false),
+            "nodev" => (MsFlags::MS_NODEV, true),
+            "dev" => (MsFlags::MS_NODEV, false),
+            "noexec" => (MsFlags::MS_NOEXEC, true),
+            "exec" => (MsFlags::MS_NOEXEC, false),
+            "noatime" => (MsFlags::MS_NOATIME, true),
+            "nodiratime" => (MsFlags::MS_NODIRATIME, true),
+            "relatime" => (MsFlags::MS_RELATIME, true),
+            "strictatime" => (MsFlags::MS_STRICTATIME, true),
+            other => return Err(format!("mount option \"{other}\" is none of a bind mount")),
+        };
+        flags.set(flag, holds);
+    }
+    Ok(flags)
+}
+
+/// Makes one bind mount read-only, its programs not runnable and its devices without effect.
+pub(crate) fn restrict(target: &Path) -> Result<(), String> {
+    let flags = MsFlags::MS_REMOUNT
+        | MsFlags::MS_BIND
+        | MsFlags::MS_RDONLY
+        | MsFlags::MS_NOEXEC
+        | MsFlags::MS_NOSUID
+        | MsFlags::MS_NODEV;
+    mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+        .map_err(|error| format!("cannot make {} read-only: {error}", target.display()))
+}
+
+/// Makes what something is bound onto: a directory, or a file for a file.
+pub(crate) fn make_target(source: &Path, target: &Path) -> Result<(), String> {
+    let failed = |error: std::io::Error| format!("{}: {error}", target.display());
+    if source.is_dir() {
+        return std::fs::create_dir_all(target).map_err(failed);
+    }
+    target.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
+    std::fs::OpenOptions::new().create(true).append(true).open(target).map(drop).map_err(failed)
+}
+
+/// Binds `source`, and all that is mounted below it, onto `target`, where none of it can be written. What is there of an
+/// earlier time is replaced: meanwhile other things may be mounted below. Nothing that is mounted below the source
+/// from now on appears.
+pub(crate) fn bind_read_only(source: &Path, target: &Path) -> Result<(), String> {
+    unmount_below(target)?;
+    make_target(source, target)?;
+    bind(source, target)?;
+    let made = mount(None::<&str>, target, None::<&str>, MsFlags::MS_PRIVATE | MsFlags::MS_REC, None::<&str>)
+        .map_err(|error| format!("cannot make {} private: {error}", target.display()))
+        .and_then(|()| read_only_below(target));
+    // Half of it would be worse than nothing.
+    if made.is_err() {
+        let _ = unmount_below(target);
+    }
+    made
+}
+
+/// Makes every mount at or below a directory read-only; what else holds for it stays.
+fn read_only_below(target: &Path) -> Result<(), String> {
+    let table = table()?;
+    let target = std::fs::canonicalize(target).unwrap_or_else(|_| target.to_owned());
+    for (point, options) in mount_points(&table).filter(|(point, _)| point.starts_with(&target)) {
+        let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY | kept(options);
+        mount(None::<&str>, &point, None::<&str>, flags, None::<&str>)
+            .map_err(|error| format!("cannot make {} read-only: {error}", point.display()))?;
+    }
+    Ok(())
+}
+
+/// The flags of a mount that a remount would drop. How times of access are kept stays by itself.
+fn kept(options: &str) -> MsFlags {
+    let flag = |option: &str| match option {
+        "nosuid" => MsFlags::MS_NOSUID,
+        "nodev" => MsFlags::MS_NODEV,
+        "noexec" => MsFlags::MS_NOEXEC,
+        _ => MsFlags::empty(),
+    };
+    options.split(',').map(flag).collect()
+}
+
 /// Unmounts everything at or below a directory, the deepest first.
 pub(crate) fn unmount_below(directory: &Path) -> Result<(), String> {
     let mut mounted = mounted_below(directory)?;
@@ -64,15 +162,23 @@ pub(crate) fn unmount_below(directory: &Path) -> Result<(), String> {
 
 /// The mount points at or below a directory.
 pub(crate) fn mounted_below(directory: &Path) -> Result<Vec<PathBuf>, String> {
-    let table = std::fs::read_to_string("/proc/self/mountinfo")
-        .map_err(|error| format!("cannot read the table of mounts: {error}"))?;
+    let table = table()?;
     let directory = std::fs::canonicalize(directory).unwrap_or_else(|_| directory.to_owned());
-    Ok(mount_points(&table).filter(|point| point.starts_with(&directory)).collect())
+    Ok(mount_points(&table).map(|(point, _)| point).filter(|point| point.starts_with(&directory)).collect())
 }
 
-/// Mount points of a mountinfo table; its octal escapes are undone.
-fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
-    table.lines().filter_map(|line| line.split(' ').nth(4)).map(|point| {
+fn table() -> Result<String, String> {
+    std::fs::read_to_string("/proc/self/mountinfo")
+        .map_err(|error| format!("cannot read the table of mounts: {error}"))
+}
+
+/// Mount points of a mountinfo table, whose octal escapes are undone, and their options.
+fn mount_points(table: &str) -> impl Iterator<Item = (PathBuf, &str)> {
+    let fields = table.lines().filter_map(|line| {
+        let mut fields = line.split(' ').skip(4);
+        Some((fields.next()?, fields.next()?))
+    });
+    fields.map(|(point, options)| {
         let mut plain = String::with_capacity(point.len());
         let mut rest = point;
         while let Some(at) = rest.find('\\') {
@@ -90,7 +196,7 @@ fn mount_points(table: &str) -> impl Iterator<Item = PathBuf> {
             }
         }
         plain.push_str(rest);
-        PathBuf::from(plain)
+        (PathBuf::from(plain), options)
     })
 }
 
@@ -103,6 +209,11 @@ mod tests {
         let table =
             "22 1 0:21 / / rw - ext4 /dev/sda rw\n35 22 0:31 / /tmp/a\\040b rw shared:2 - tmpfs tmpfs rw\n";
         let points: Vec<_> = mount_points(table).collect();
-        assert_eq!(points, [PathBuf::from("/"), PathBuf::from("/tmp/a b")]);
+        assert_eq!(points, [(PathBuf::from("/"), "rw"), (PathBuf::from("/tmp/a b"), "rw")]);
+        let options =
+            |options: &[&str]| flags_of(&options.iter().map(|&option| option.to_owned()).collect::<Vec<_>>());
+        assert_eq!(options(&["ro,noexec", "nodev", "dev"]), Ok(MsFlags::MS_RDONLY | MsFlags::MS_NOEXEC));
+        assert!(options(&["vers=4"]).unwrap_err().contains("vers=4"));
+        assert_eq!(kept("rw,nosuid,noexec,relatime"), MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC);
     }
 }

@@ -26,17 +26,10 @@ pub(crate) fn prepare(volume: &Path, sub_path: &str, target: &Path) -> Result<Pa
     }
     let opened = open_below(volume, relative)?;
     let through = PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()));
-    let is_directory = fs::metadata(&through).map_err(|error| format!("{sub_path}: {error}"))?.is_dir();
     if mounts::mounted_below(target)?.iter().any(|mounted| mounted == target) {
         mounts::unmount_below(target)?;
     }
-    let make = |result: std::io::Result<()>| result.map_err(|error| format!("{}: {error}", target.display()));
-    if is_directory {
-        make(fs::create_dir_all(target))?;
-    } else {
-        make(target.parent().map_or(Ok(()), fs::create_dir_all))?;
-        make(fs::OpenOptions::new().create(true).append(true).open(target).map(drop))?;
-    }
+    mounts::make_target(&through, target)?;
     mounts::bind(&through, target)?;
     Ok(target.to_owned())
 }

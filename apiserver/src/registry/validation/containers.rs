@@ -1,18 +1,18 @@
 //! Containers of every sort: app, init and ephemeral ones.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api_objects::{Value, names, quantity::Quantity};
 
 use super::findings::{Findings, Spot};
-use super::{cluster, entries, given, integer, items, text};
+use super::{cluster, entries, given, integer, items, mounts, text};
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
-const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
+pub(super) const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
 const MAX_ID: i64 = i32::MAX as i64;
 
-/// All containers of a spec; `volumes` are the names that may be mounted.
-pub(super) fn all(spec: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, findings: &mut Findings) {
+/// All containers of a spec; `volumes` are those that may be used, by name.
+pub(super) fn all(spec: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>, findings: &mut Findings) {
     let apps = items(&spec["containers"]);
     let apps_at = at.field("containers");
     if apps.is_empty() {
@@ -171,7 +171,7 @@ fn unique_name<'a>(
     }
 }
 
-fn common(container: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, findings: &mut Findings) {
+fn common(container: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>, findings: &mut Findings) {
     match text(&container["name"]) {
         "" => findings.required(&at.field("name"), ""),
         name => findings.invalid_each(&at.field("name"), name, names::dns1123_label(name)),
@@ -191,7 +191,8 @@ fn common(container: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, findings: 
     ports(&container["ports"], &at.field("ports"), findings);
     environment(&container["env"], &at.field("env"), findings);
     environment_sources(&container["envFrom"], &at.field("envFrom"), findings);
-    mounts(container, volumes, at, findings);
+    mounts::mounts(container, volumes, at, findings);
+    mounts::devices(container, volumes, at, findings);
     findings.one_of(&at.field("imagePullPolicy"), &container["imagePullPolicy"], &PULL_POLICIES);
     resources(&container["resources"], &at.field("resources"), findings);
     security_context(&container["securityContext"], &at.field("securityContext"), findings);
@@ -389,51 +390,6 @@ fn environment_sources(sources: &Value, at: &Spot<'_>, findings: &mut Findings) 
             (false, false) => findings.invalid(at, "", "must specify one of: `configMapRef` or `secretRef`"),
             (true, true) => findings.invalid(at, "", "may not have more than one field specified at a time"),
             _ => {}
-        }
-    }
-}
-
-fn mounts(container: &Value, volumes: &BTreeSet<&str>, at: &Spot<'_>, findings: &mut Findings) {
-    let at = at.field("volumeMounts");
-    let mut taken = BTreeSet::new();
-    for (index, mount) in items(&container["volumeMounts"]).iter().enumerate() {
-        let spot = at.index(index);
-        let (name, path) = (text(&mount["name"]), text(&mount["mountPath"]));
-        if name.is_empty() {
-            findings.required(&spot.field("name"), "");
-        }
-        if !volumes.contains(name) {
-            findings.not_found(&spot.field("name"), name);
-        }
-        if path.is_empty() {
-            findings.required(&spot.field("mountPath"), "");
-        }
-        if !taken.insert(path) {
-            findings.invalid(&spot.field("mountPath"), path, "must be unique");
-        }
-        // Upstream names the list, not the element, for these.
-        for field in ["subPath", "subPathExpr"] {
-            let below = text(&mount[field]);
-            if below.starts_with('/') {
-                findings.invalid(&at.field(field), below, "must be a relative path");
-            }
-            no_backsteps(below, &at.field(field), findings);
-        }
-        if !text(&mount["subPath"]).is_empty() && !text(&mount["subPathExpr"]).is_empty() {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            findings.invalid(&spot.field("subPathExpr"), mount["subPathExpr"].clone(), detail);
-        }
-        match text(&mount["mountPropagation"]) {
-            "" | "None" | "HostToContainer" => {}
-            "Bidirectional" if container["securityContext"]["privileged"] == true => {}
-            "Bidirectional" => {
-                let detail = "Bidirectional mount propagation is available only to privileged containers";
-                findings.forbidden(&at.field("mountPropagation"), detail);
-            }
-            other => {
-                let known = ["Bidirectional", "HostToContainer", "None"];
-                findings.not_supported(&at.field("mountPropagation"), other, &known);
-            }
         }
     }
 }

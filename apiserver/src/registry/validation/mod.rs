@@ -13,6 +13,7 @@ mod containers;
 mod events;
 mod findings;
 mod metadata;
+mod mounts;
 mod others;
 mod pods;
 mod rbac;

@@ -1,10 +1,10 @@
 //! Volumes of a pod.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use api_objects::{Value, names, quantity::Quantity};
 
-use super::containers::{field_reference, no_backsteps};
+use super::containers::{PULL_POLICIES, field_reference, no_backsteps};
 use super::findings::{Findings, Spot};
 use super::{entries, given, integer, items, text};
 
@@ -20,9 +20,13 @@ const FILE_FIELDS: [&str; 6] = [
     "spec.nodeName",
 ];
 
-/// Checks the volumes, and answers the names of those that can be mounted: the ones without fault.
-pub(super) fn volumes<'a>(volumes: &'a Value, at: &Spot<'_>, findings: &mut Findings) -> BTreeSet<&'a str> {
-    let mut mountable = BTreeSet::new();
+/// Checks the volumes, and answers those that can be used, by name: the ones without fault.
+pub(super) fn volumes<'a>(
+    volumes: &'a Value,
+    at: &Spot<'_>,
+    findings: &mut Findings,
+) -> BTreeMap<&'a str, &'a Value> {
+    let mut mountable = BTreeMap::new();
     for (index, volume) in items(volumes).iter().enumerate() {
         let at = at.index(index);
         let before = findings.count();
@@ -33,11 +37,11 @@ pub(super) fn volumes<'a>(volumes: &'a Value, at: &Spot<'_>, findings: &mut Find
         } else {
             findings.invalid_each(&at.field("name"), name, names::dns1123_label(name));
         }
-        if mountable.contains(name) {
+        if mountable.contains_key(name) {
             findings.duplicate(&at.field("name"), name);
         }
         if findings.count() == before {
-            mountable.insert(name);
+            mountable.insert(name, volume);
         }
     }
     mountable
@@ -109,7 +113,10 @@ fn check_source(kind: &str, source: &Value, at: &Spot<'_>, findings: &mut Findin
         "ephemeral" if !given(&source["volumeClaimTemplate"]) => {
             findings.required(&at.field("volumeClaimTemplate"), "");
         }
-        "image" => must_have("reference"),
+        "image" => {
+            must_have("reference");
+            findings.one_of(&at.field("pullPolicy"), &source["pullPolicy"], &PULL_POLICIES);
+        }
         _ => {}
     }
 }

@@ -294,7 +294,8 @@ impl PersistentVolumeController {
         self.patch_volume(name, version, Some("status"), status).await.map(drop)
     }
 
-    /// Sets the phase of a claim; bound, it shows what its volume has.
+    /// Sets the phase of a claim. One that becomes bound shows what its volume has; afterwards the two may differ, for
+    /// a volume grows before its claim says so (upstream's `updateClaimStatus`).
     async fn claim_phase(
         &self,
         key: &Key,
@@ -303,6 +304,9 @@ impl PersistentVolumeController {
         volume: Option<&VolumeView>,
     ) -> Result<(), Error> {
         let (capacity, modes) = match volume {
+            Some(volume) if claim.phase == phase && claim.capacity.is_object() => {
+                (claim.capacity.clone(), json!(volume.access_modes))
+            }
             Some(volume) => (volume.capacity.clone(), json!(volume.access_modes)),
             None => (Value::Null, Value::Null),
         };

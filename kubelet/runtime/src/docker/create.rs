@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, ContainerUpdateBody, HealthConfig, HostConfig, HostConfigLogConfig,
+    ContainerCreateBody, ContainerUpdateBody, DeviceMapping, HealthConfig, HostConfig, HostConfigLogConfig,
     Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
 };
 
 use super::labels::{self, Namespaces, PidNamespace};
 use crate::{
-    ContainerResources, ContainerSpec, Mount, MountPropagation, NetworkMode, PodIdentity, SandboxSpec,
+    ContainerResources, ContainerSpec, Device, Mount, MountPropagation, NetworkMode, PodIdentity, SandboxSpec,
 };
 
 /// What the kernel should do with the pause program under memory pressure: nearly never kill it, for the pod
@@ -110,6 +110,7 @@ pub(super) fn container(
                 (PidNamespace::Host, _) => Some("host".to_owned()),
             },
             mounts: Some(spec.mounts.iter().map(mount).collect()),
+            devices: (!spec.devices.is_empty()).then(|| spec.devices.iter().map(device).collect()),
             cpu_shares: resources.cpu_shares,
             cpu_quota: resources.cpu_quota,
             cpu_period: resources.cpu_period,
@@ -152,6 +153,15 @@ pub(super) fn update(resources: &ContainerResources) -> ContainerUpdateBody {
 
 fn non_empty(list: &[String]) -> Option<Vec<String>> {
     (!list.is_empty()).then(|| list.to_vec())
+}
+
+fn device(device: &Device) -> DeviceMapping {
+    DeviceMapping {
+        path_on_host: Some(device.source.to_string_lossy().into_owned()),
+        path_in_container: Some(device.target.clone()),
+        // As upstream: one that may be written may also be made anew (mknod).
+        cgroup_permissions: Some(if device.read_only { "r" } else { "mrw" }.to_owned()),
+    }
 }
 
 fn mount(mount: &Mount) -> DockerMount {

@@ -20,6 +20,8 @@ pub(super) const TYPE: &str = "io.kubernetes.docker.type";
 /// Value of [`TYPE`] for the pause container.
 pub(super) const TYPE_SANDBOX: &str = "podsandbox";
 const TYPE_CONTAINER: &str = "container";
+/// Value of [`TYPE`] for what an image is unpacked from: no pod's.
+pub(super) const TYPE_IMAGE_VOLUME: &str = "image-volume";
 const ATTEMPT: &str = "minik8s.io/attempt";
 const IMAGE: &str = "minik8s.io/image";
 const PID_NAMESPACE: &str = "minik8s.io/pid-namespace";

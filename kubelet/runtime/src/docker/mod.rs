@@ -11,12 +11,13 @@ mod images;
 mod index;
 mod labels;
 mod streams;
+mod unpack;
 mod usage;
 mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
@@ -101,7 +102,7 @@ impl DockerRuntime {
         let status = tokio::fs::read_to_string("/proc/self/status").await.unwrap_or_default();
         let own_score = tokio::fs::read_to_string("/proc/self/oom_score_adj").await.unwrap_or_default();
         let lowest_oom_score = create::lowest_oom_score(&status, &own_score);
-        Ok(Self {
+        let connected = Self {
             docker,
             node: create::Node { name: options.node.clone(), lowest_oom_score },
             disk: Arc::new(options.disk_age.map_or_else(DiskMeter::default, DiskMeter::new)),
@@ -110,7 +111,10 @@ impl DockerRuntime {
             index: Mutex::default(),
             pause_image: OnceCell::new(),
             storage: OnceCell::new(),
-        })
+        };
+        // What an earlier process was unpacking when it ended.
+        connected.remove_unpacked().await?;
+        Ok(connected)
     }
 
     /// Removes every container of this node, running or not: for `minik8s down` and tests. Returns how many.
@@ -120,6 +124,20 @@ impl DockerRuntime {
         self.remove_all(listed).await?;
         self.index.lock().clear();
         Ok(count)
+    }
+
+    /// Removes the containers that images were unpacked from.
+    async fn remove_unpacked(&self) -> Result<(), RuntimeError> {
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(labels::filter(&self.options.node, &[(labels::TYPE, labels::TYPE_IMAGE_VOLUME)])),
+            ..ListContainersOptions::default()
+        };
+        let listed = self.docker.list_containers(Some(options)).await.map_err(errors::unavailable)?;
+        for id in listed.into_iter().filter_map(|summary| summary.id) {
+            self.remove(&id).await?;
+        }
+        Ok(())
     }
 
     async fn list_containers(&self, further: &[(&str, &str)]) -> Result<Vec<Listed>, RuntimeError> {
@@ -537,6 +555,20 @@ impl PodRuntime for DockerRuntime {
 
     async fn image_root(&self) -> Result<Option<PathBuf>, RuntimeError> {
         Ok(self.storage().await)
+    }
+
+    async fn unpack_image(&self, id: &str, into: &Path) -> Result<(), RuntimeError> {
+        let name = unpack::container_name(&self.options.node, id);
+        let (container, _) = self.create(&name, id, unpack::container(&self.options.node, id)).await?;
+        let unpacked = async {
+            let found = self.docker.inspect_container(&container, None::<InspectContainerOptions>).await;
+            let created = found.map_err(errors::unavailable)?.created.unwrap_or_default();
+            let created = created.parse::<jiff::Timestamp>().unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+            unpack::stream(&self.docker, &container, created.as_second(), into).await
+        };
+        let unpacked = unpacked.await;
+        self.remove(&container).await?;
+        unpacked
     }
 
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError> {

@@ -32,7 +32,7 @@ use super::{
     plan::newest_sandbox,
     resize::{self, Resize},
     resources::qos_class,
-    spec, whole_seconds,
+    spec, volume_mounts, whole_seconds,
 };
 
 /// Why a container waits.
@@ -72,6 +72,8 @@ pub struct Inputs {
     pub pod_ips: Vec<IpAddr>,
     /// Addresses of the node.
     pub host_ips: Vec<IpAddr>,
+    /// Whether mounts can be read-only with everything below them.
+    pub recursive_read_only: bool,
     /// Whether sandbox and network stand.
     pub network_ready: bool,
     /// Set once the pod fails as a whole.
@@ -211,6 +213,7 @@ fn container_status(
         name: name.clone(),
         image: container.image.clone().unwrap_or_default(),
         started: Some(false),
+        volume_mounts: volume_mounts::statuses(container, inputs.recursive_read_only),
         ..ContainerStatus::default()
     };
     let floor = before.map_or(0, |before| before.restart_count);
