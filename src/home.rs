@@ -88,8 +88,9 @@ pub(crate) fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping");
+        // First: a log whose reader is gone must not keep a process from ending.
         stop.cancel();
+        tracing::info!("stopping");
     });
     Ok(shutdown)
 }
