@@ -14,6 +14,7 @@ mod api;
 pub mod config;
 mod context;
 mod events;
+mod groups;
 mod heartbeat;
 mod images;
 pub mod join;
@@ -49,6 +50,7 @@ use admission::Admission;
 use allocations::Allocations;
 use context::Context;
 use events::Events;
+use groups::Groups;
 use images::Images;
 use measures::{Measures, runtime::MeasuredRuntime};
 use network::setup::{NetworkSetup, chain_prefix};
@@ -240,6 +242,7 @@ async fn start(
         cpu: i64::try_from(machine.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
         memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
     };
+    let groups = Groups::open(&config, &*runtime, allocatable).await;
     let facts = NodeFacts {
         name: name.clone(),
         // Until the API says what others have put there.
@@ -252,6 +255,7 @@ async fn start(
     let context = Arc::new(Context {
         node: name.clone(),
         runtime: Arc::clone(&runtime),
+        groups,
         network,
         volumes: Volumes::new(layout, Arc::clone(&objects), tokens, claims, unpacked, Arc::clone(&measures)),
         objects,
@@ -384,6 +388,9 @@ pub async fn remove_everything(config: &Config) -> Result<(), Vec<String>> {
             Ok(runtime) => {
                 if let Err(error) = runtime.remove_everything().await {
                     failures.push(format!("containers: {error}"));
+                }
+                if let Err(message) = groups::remove_everything(config, &runtime).await {
+                    failures.push(format!("control groups: {message}"));
                 }
             }
             Err(error) => failures.push(format!("containers: {error}")),

@@ -303,6 +303,16 @@ impl Cluster {
         );
     }
 
+    /// The directories of a control group of this cluster's pods, named from their root on, in all hierarchies that
+    /// have it.
+    pub(crate) fn control_groups(&self, group: &str) -> Vec<PathBuf> {
+        let mount = Path::new("/sys/fs/cgroup");
+        let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
+        let name = format!("minik8s-{}/{group}", self.node);
+        let places = hierarchies.chain([mount.to_owned()]).map(|hierarchy| hierarchy.join(&name));
+        places.filter(|place| place.is_dir()).collect()
+    }
+
     /// The bridge that its pods hang on.
     pub(crate) fn bridge(&self) -> &str {
         &self.bridge
@@ -338,6 +348,8 @@ impl Drop for Cluster {
         if answer.code != 0 && !std::thread::panicking() {
             panic!("minik8s down failed: {}{}", answer.stdout, answer.stderr);
         }
+        let left = self.control_groups("");
+        assert!(left.is_empty() || std::thread::panicking(), "control groups are left: {left:?}");
     }
 }
 

@@ -270,7 +270,7 @@ pub fn resource_field(
         Some(name) => find_container(pod, name).ok_or_else(|| format!("container {name} not found"))?,
         None => container,
     };
-    resources::field(of, &reference.resource, reference.divisor.as_ref(), allocatable)
+    resources::field(pod, of, &reference.resource, reference.divisor.as_ref(), allocatable)
 }
 
 #[derive(Default)]

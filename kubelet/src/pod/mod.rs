@@ -8,6 +8,7 @@ pub mod downward;
 pub mod environment;
 mod ephemeral;
 pub mod garbage;
+pub mod group;
 pub mod identity;
 pub mod phase;
 pub mod plan;

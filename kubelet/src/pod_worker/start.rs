@@ -224,6 +224,7 @@ async fn container_spec(
         tty: container.tty.unwrap_or_default(),
         stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         annotations,
+        group: context.groups.parent(pod),
     })
 }
 
