@@ -47,6 +47,24 @@ pub fn aggregate(spec: &Value, side: &str) -> Amounts {
     sum
 }
 
+/// What a pod requests, or is limited to, as a whole: its own requirements stand in place of the sums, and overhead is
+/// added (`PodRequests` and `PodLimits`; what has no limit gets none by its overhead).
+#[must_use]
+pub fn total(spec: &Value, side: &str) -> Amounts {
+    let read = |list: &Value| -> Amounts {
+        let parsed = list.as_object().into_iter().flatten();
+        parsed.filter_map(|(name, value)| Some((name.clone(), Quantity::from_value(value).ok()?))).collect()
+    };
+    let mut amounts = aggregate(spec, side);
+    amounts.extend(read(&spec["resources"][side]).into_iter().filter(|(name, _)| is_pod_level(name)));
+    let mut overhead = read(&spec["overhead"]);
+    if side == "limits" {
+        overhead.retain(|name, _| amounts.get(name).is_some_and(|limit| !limit.is_zero()));
+    }
+    add(&mut amounts, &overhead);
+    amounts
+}
+
 fn add(amounts: &mut Amounts, more: &Amounts) {
     for (name, quantity) in more {
         let sum = match amounts.remove(name) {
@@ -88,5 +106,16 @@ mod tests {
             .collect();
         assert_eq!(found, [("cpu".into(), "2500m".into()), ("memory".into(), "1Gi".into())]);
         assert_eq!(aggregate(&spec, "limits"), Amounts::new());
+        let mut whole = spec;
+        whole["overhead"] = json!({"cpu": "10m", "memory": "1Mi"});
+        whole["resources"] = json!({"requests": {"cpu": "3"}, "limits": {"cpu": "4"}});
+        let found = |side: &str| {
+            total(&whole, side)
+                .into_iter()
+                .map(|(name, amount)| format!("{name}={amount}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(found("requests"), ["cpu=3010m", "memory=1025Mi"]);
+        assert_eq!(found("limits"), ["cpu=4010m"]);
     }
 }

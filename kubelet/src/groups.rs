@@ -7,13 +7,13 @@ use std::{collections::BTreeSet, io, sync::Arc};
 
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::{
-    PodRuntime,
+    PodRuntime, RuntimeFacts,
     control_groups::{Group, GroupSettings, Mode, PodGroups, QosClass},
 };
 use tokio::sync::Mutex;
 
 use crate::{
-    config::Config,
+    config::{Config, RuntimeKind},
     pod::{
         group::{class, group, settings},
         resources::{Demand, shares},
@@ -33,8 +33,12 @@ pub(crate) struct Groups {
 
 impl Groups {
     /// Makes those that hold all pods and their classes.
-    pub(crate) async fn open(config: &Config, runtime: &dyn PodRuntime, allocatable: Demand) -> Self {
-        let inner = match runtime.facts().await {
+    pub(crate) async fn open(
+        config: &Config,
+        facts: Result<RuntimeFacts, String>,
+        allocatable: Demand,
+    ) -> Self {
+        let inner = match facts {
             Ok(facts) => match facts.control_groups {
                 Some((driver, version)) => {
                     let root = config.cgroup_root.clone();
@@ -47,12 +51,12 @@ impl Groups {
                 }
                 None => Err("the container runtime has none".to_owned()),
             },
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error),
         };
         let inner = match inner {
             Ok(groups) => Some(Arc::new(groups)),
             Err(why) => {
-                if runtime.capabilities().volumes {
+                if config.runtime == RuntimeKind::Docker {
                     tracing::warn!(
                         "pods go without control groups of their own, only containers are limited: {why}"
                     );

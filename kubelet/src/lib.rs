@@ -194,6 +194,8 @@ async fn start(
     let name = config.node_name.clone();
     // What says that the node lives is said again soon: upstream gives these requests no longer either.
     let lifeline = client.clone().with_patience(config.renew_every.min(heartbeat::RENEW_EVERY));
+    let runtime_facts = runtime.facts().await.map_err(|error| error.to_string());
+    let handlers = runtime_facts.as_ref().map(|facts| facts.handlers.clone()).unwrap_or_default();
     tasks.spawn(heartbeat::keep(
         lifeline.clone(),
         name.clone(),
@@ -207,6 +209,7 @@ async fn start(
     let field = |field: &str| Scope { field_selector: format!("{field}={name}"), ..Scope::default() };
     let nodes = informers.watch(api::nodes(), &field("metadata.name"), project_node);
     let keeper = NodeKeeper {
+        handlers,
         config: Arc::clone(&config),
         machine: machine.clone(),
         client: lifeline,
@@ -242,7 +245,7 @@ async fn start(
         cpu: i64::try_from(machine.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
         memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
     };
-    let groups = Groups::open(&config, &*runtime, allocatable).await;
+    let groups = Groups::open(&config, runtime_facts, allocatable).await;
     let facts = NodeFacts {
         name: name.clone(),
         // Until the API says what others have put there.

@@ -5,6 +5,7 @@
 
 pub mod admit;
 pub mod downward;
+pub mod env_file;
 pub mod environment;
 mod ephemeral;
 pub mod garbage;

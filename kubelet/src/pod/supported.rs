@@ -86,6 +86,10 @@ const CONTAINER: &[(&str, Known)] = &[
                     ("resourceFieldRef", Object(RESOURCE_REF)),
                     ("configMapKeyRef", Object(KEY_SELECTOR)),
                     ("secretKeyRef", Object(KEY_SELECTOR)),
+                    (
+                        "fileKeyRef",
+                        Object(&[("volumeName", Any), ("path", Any), ("key", Any), ("optional", Any)]),
+                    ),
                 ]),
             ),
         ]),

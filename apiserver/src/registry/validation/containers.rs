@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use api_objects::{Value, names};
 
 use super::findings::{Findings, Spot};
-use super::{entries, given, integer, items, mounts, resources, text};
+use super::{entries, given, integer, items, mounts, resources, text, volumes};
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 pub(super) const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
@@ -196,6 +196,7 @@ fn common(
     );
     ports(&container["ports"], &at.field("ports"), findings);
     environment(&container["env"], &at.field("env"), findings);
+    environment_files(spec, container, &at.field("env"), findings);
     environment_sources(&container["envFrom"], &at.field("envFrom"), findings);
     mounts::mounts(container, volumes, at, findings);
     mounts::devices(container, volumes, at, findings);
@@ -350,6 +351,36 @@ fn environment_source(source: &Value, at: &Spot<'_>, findings: &mut Findings) {
                 "" => findings.required(&at.field("key"), ""),
                 key => findings.invalid_each(&at.field("key"), key, names::config_map_key(key)),
             }
+        }
+    }
+}
+
+/// Variables out of files: the file stands in a volume of the pod's own (upstream's `validateFileKeyRefVolumes`).
+fn environment_files(spec: &Value, container: &Value, at: &Spot<'_>, findings: &mut Findings) {
+    for (index, variable) in items(&container["env"]).iter().enumerate() {
+        let reference = &variable["valueFrom"]["fileKeyRef"];
+        if !given(reference) {
+            continue;
+        }
+        let at = at.index(index);
+        let at = at.field("valueFrom");
+        let at = at.field("fileKeyRef");
+        match text(&reference["key"]) {
+            "" => findings.required(&at.field("key"), ""),
+            key => findings.invalid_each(&at.field("key"), key, names::environment_name(key)),
+        }
+        match text(&reference["path"]) {
+            "" => findings.required(&at.field("path"), ""),
+            path => volumes::local_path(path, &at.field("path"), findings),
+        }
+        let (at, name) = (at.field("volumeName"), text(&reference["volumeName"]));
+        match items(&spec["volumes"]).iter().find(|volume| volume["name"] == name) {
+            _ if name.is_empty() => findings.required(&at, ""),
+            None => findings.not_found(&at, name),
+            Some(volume) if !given(&volume["emptyDir"]) => {
+                findings.invalid(&at, name, "referenced volume must be of type emptyDir");
+            }
+            Some(_) => {}
         }
     }
 }
