@@ -41,7 +41,6 @@ pub fn settings(pod: &Pod, pids_limit: Option<i64>) -> GroupSettings {
         cpu_period: Some(PERIOD),
         memory_limit: Some(memory.unwrap_or(NO_LIMIT)),
         pids_limit: Some(pids_limit.filter(|limit| *limit > 0).unwrap_or(NO_LIMIT)),
-        ..GroupSettings::default()
     }
 }
 

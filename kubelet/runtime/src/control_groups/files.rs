@@ -19,7 +19,7 @@ use super::{GroupSettings, Mode, Version};
 /// Where control groups are mounted.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// The controllers that pods' groups are made in; the runtime makes the others as it needs them.
-const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "hugetlb"];
+const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
 /// A group whose last process is just ending is busy for a moment, and version 1 has no event for its end: the waits
 /// are doubled, as runc's are.
 const BUSY_TRIES: u32 = 6;
@@ -38,7 +38,13 @@ pub(super) struct Hierarchies {
 impl Hierarchies {
     /// Reads `/proc/self/mountinfo`.
     pub(super) fn find(version: Version) -> io::Result<Self> {
-        let found = Self::parse(version, &std::fs::read_to_string("/proc/self/mountinfo")?);
+        let mut found = Self::parse(version, &std::fs::read_to_string("/proc/self/mountinfo")?);
+        if version == Version::Two {
+            for (point, controllers) in &mut found.mounts {
+                let has = read(&point.join("cgroup.controllers")).unwrap_or_default();
+                controllers.retain(|one| has.split_whitespace().any(|there| there == one));
+            }
+        }
         if found.mounts.is_empty() {
             let message = format!("no control groups of version {version} are mounted at {MOUNT_POINT}");
             return Err(io::Error::new(io::ErrorKind::NotFound, message));
@@ -95,10 +101,10 @@ impl Hierarchies {
                     for word in group {
                         directory.push(word);
                         is_new = make_one(&directory)?;
-                        // Kernels before 5.11 count what is below only where they are told to, and only before
-                        // there is anything below.
+                        // Kernels before 5.11 count what is below only where they are told to, before there is
+                        // anything below.
                         let hierarchical = directory.join("memory.use_hierarchy");
-                        if read(&hierarchical).is_some_and(|text| text.trim() == "0") {
+                        if is_new && read(&hierarchical).is_some_and(|text| text.trim() == "0") {
                             write(&hierarchical, "1")?;
                         }
                     }
@@ -168,10 +174,6 @@ impl Hierarchies {
         }
         if let Some(most) = settings.pids_limit {
             add("pids", "pids.max", if most < 0 { "max".to_owned() } else { most.to_string() });
-        }
-        for (size, bytes) in &settings.huge_pages {
-            let suffix = if self.version == Version::One { "limit_in_bytes" } else { "max" };
-            add("hugetlb", &format!("hugetlb.{size}.{suffix}"), bytes.to_string());
         }
         changes
     }
@@ -305,7 +307,6 @@ mod tests {
             cpu_period: Some(100_000),
             memory_limit: Some(64 << 20),
             pids_limit: Some(100),
-            huge_pages: [("2MB".to_owned(), 4 << 20)].into(),
         }
     }
 
@@ -320,7 +321,6 @@ mod tests {
                     ("cpu/a/b/cpu.cfs_quota_us", "150000"),
                     ("memory/a/b/memory.limit_in_bytes", "67108864"),
                     ("pids/a/b/pids.max", "100"),
-                    ("hugetlb/a/b/hugetlb.2MB.limit_in_bytes", "4194304"),
                 ][..],
             ),
             (
@@ -330,7 +330,6 @@ mod tests {
                     ("a/b/cpu.max", "150000 100000"),
                     ("a/b/memory.max", "67108864"),
                     ("a/b/pids.max", "100"),
-                    ("a/b/hugetlb.2MB.max", "4194304"),
                 ],
             ),
         ] {

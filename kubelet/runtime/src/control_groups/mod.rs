@@ -8,10 +8,7 @@ mod files;
 pub(crate) mod names;
 mod slices;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt, io,
-};
+use std::{collections::BTreeSet, fmt, io};
 
 use self::{files::Hierarchies, names::Name};
 
@@ -61,7 +58,7 @@ impl QosClass {
 }
 
 /// What a group may use. `None` stays as it is; a negative limit is none.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct GroupSettings {
     /// Relative weight (1024 a CPU, at least 2).
     pub cpu_shares: Option<i64>,
@@ -73,8 +70,6 @@ pub struct GroupSettings {
     pub memory_limit: Option<i64>,
     /// Processes and threads.
     pub pids_limit: Option<i64>,
-    /// Bytes of huge pages, by the kernel's name of their size (`2MB`).
-    pub huge_pages: BTreeMap<String, i64>,
 }
 
 /// Which settings are written.
@@ -138,21 +133,11 @@ impl PodGroups {
                 let is_new = self.hierarchies.make(&directory)?;
                 self.hierarchies.write(&directory, settings, if is_new { Mode::Exact } else { mode })
             }
-            Driver::Systemd => {
-                if mode == Mode::Exact || !self.hierarchies.has(&directory) {
-                    slices::ensure(&name, settings, self.version)?;
-                } else {
-                    self.hierarchies.write(&directory, settings, mode)?;
-                }
-                // systemd knows no huge pages.
-                let huge =
-                    GroupSettings { huge_pages: settings.huge_pages.clone(), ..GroupSettings::default() };
-                if huge.huge_pages.is_empty() {
-                    return Ok(());
-                }
-                self.hierarchies.make(&directory)?;
-                self.hierarchies.write(&directory, &huge, mode)
+            // A unit that changes is changed at once; what only grows for now is written past it.
+            Driver::Systemd if mode == Mode::Raise && self.hierarchies.has(&directory) => {
+                self.hierarchies.write(&directory, settings, mode)
             }
+            Driver::Systemd => slices::ensure(&name, settings, self.version),
         }
     }
 
