@@ -199,6 +199,13 @@ fn a_class_has_its_handler_and_its_price(cluster: &Cluster) {
     let id = field(cluster, "pod/priced", "{.status.containerStatuses[0].containerID}");
     let inspect = ["inspect", "-f", "{{.HostConfig.Runtime}}", id.trim_start_matches("docker://")];
     assert_eq!(run(Command::new("docker").args(inspect)).ok().trim(), "runc");
+    let described = cluster.kubectl(&["describe", "pod", "priced"]).ok();
+    assert!(
+        described.lines().any(|line| line.starts_with("Runtime Class Name:") && line.ends_with(" plain"))
+    );
+    let described = cluster.kubectl(&["describe", "node", cluster.node()]).ok();
+    let row = described.lines().find(|line| line.contains(" priced ")).expect("the pod must be listed");
+    assert!(row.contains("200m (") && row.contains("40Mi ("), "with its overhead: {row}");
     let events = ["get", "events", "--watch", "-o", "jsonpath={.reason} {.message}{\"\\n\"}"];
     let told = "FailedCreatePodSandBox Failed to create pod sandbox: failed to get sandbox runtime: no runtime for \"no-such\" is configured";
     cluster.watch_with(&Kubectl::newest(), &events, |line| line == told);
