@@ -91,6 +91,14 @@ pub(crate) struct NodeOptions {
     #[command(flatten)]
     eviction: kubelet::pressure::options::EvictionArgs,
 
+    /// Control group that holds the groups of the node's pods, and nothing else; /minik8s-NODE without it
+    #[arg(long, env = "MINIK8S_CGROUP_ROOT", value_name = "GROUP")]
+    cgroup_root: Option<String>,
+
+    /// Most processes and threads of each pod; -1 for no limit
+    #[arg(long, env = "MINIK8S_POD_MAX_PIDS", value_name = "NUMBER", allow_negative_numbers = true)]
+    pod_max_pids: Option<i64>,
+
     /// Range of all pods; each node gets a /24 of it
     #[arg(long, env = "MINIK8S_CLUSTER_CIDR", value_name = "CIDR", default_value = controller_manager::config::DEFAULT_CLUSTER_CIDR)]
     cluster_cidr: Ipv4Net,
@@ -121,6 +129,8 @@ impl NodeOptions {
             pod_manifest_path: self.pod_manifest_path.clone(),
             image_gc_high_threshold: self.image_gc_high_threshold,
             eviction: self.eviction.clone(),
+            cgroup_root: self.cgroup_root.clone(),
+            pod_max_pids: self.pod_max_pids,
             cluster_cidr: Some(self.cluster_cidr),
             bridge: self.bridge.clone(),
             port: self.kubelet_port,

@@ -52,6 +52,8 @@ const DEMOS: &[(&str, &[&str])] = &[
             "\nfirst try fails\n",
             "httpd -f -p 8080",
             "1 restart of the init container",
+            "10.0.0.7 ls: /data: No such file or directory",
+            r#"Guaranteed {"cpu":"200m","memory":"32Mi"}"#,
         ],
     ),
     // Sixteen mebibytes, as df of busybox counts them.

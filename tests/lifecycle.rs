@@ -20,6 +20,7 @@ fn pods_live_as_documented() {
     order_probes_and_restart(&cluster);
     a_debugger_sees_its_target(&cluster);
     restart_rules(&cluster);
+    variables_and_a_budget(&cluster);
     readiness_and_scheduling_gates(&cluster);
     deadline(&cluster);
     a_resize(&cluster);
@@ -175,6 +176,18 @@ fn restart_rules(cluster: &Cluster) {
     assert_eq!(count("pod/restart-all", "initContainerStatuses"), "1", "init containers run again as well");
     let condition = "{.status.conditions[?(@.type==\"AllContainersRestarting\")].status}";
     assert_eq!(field(cluster, "pod/restart-all", condition), "False");
+}
+
+/// What an init container wrote is in the environment of a container that does not see the volume; and a pod has limits
+/// as a whole.
+fn variables_and_a_budget(cluster: &Cluster) {
+    cluster.wait("pod/env-file", "jsonpath={.status.phase}=Succeeded");
+    let printed = cluster.kubectl(&["logs", "env-file"]).ok();
+    assert_eq!(printed, "10.0.0.7 ls: /data: No such file or directory\n");
+    cluster.wait("pod/budget", "condition=Ready");
+    assert_eq!(field(cluster, "pod/budget", "{.status.qosClass}"), "Guaranteed");
+    let requested = field(cluster, "pod/budget", "{.spec.resources.requests}");
+    assert_eq!(requested, r#"{"cpu":"200m","memory":"32Mi"}"#);
 }
 
 fn gates() -> String {

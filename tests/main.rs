@@ -6,6 +6,7 @@ mod alone;
 mod chaos;
 mod client_go;
 mod clients;
+mod control_groups;
 mod demos;
 mod etcd;
 mod fifty_pods;

@@ -15,7 +15,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use tempfile::TempDir;
 
-use crate::harness::{Answer, Cluster, IMAGE, Kubectl, NEVER_SHORT_OF_DISK, PATIENCE, on_machine, root, run};
+use crate::harness::{
+    Answer, Cluster, IMAGE, Kubectl, NEVER_SHORT_OF_DISK, PATIENCE, control_groups, on_machine, root, run,
+};
 
 /// A silent node is noticed after so many seconds, and says that it lives four times as often.
 const SILENCE: [&str; 4] = ["--node-monitor-grace-period", "8", "--node-lease-duration-seconds", "8"];
@@ -209,6 +211,8 @@ impl Joined {
         let mut command = on_machine(self.machine.as_deref(), Path::new(env!("CARGO_BIN_EXE_minik8s")));
         let answer = run(command.args(["kubelet", "leave"]).args(&self.flags)).ok();
         assert!(self.process.wait().expect("the kubelet must end").success(), "{}", self.log());
+        let name = self.flags.iter().position(|flag| flag == "--node-name").expect("it must have a name");
+        assert_eq!(control_groups(&self.flags[name + 1], ""), Vec::<PathBuf>::new());
         answer
     }
 

@@ -12,6 +12,7 @@ pub mod names;
 pub mod object;
 pub mod params;
 pub mod patch;
+pub mod pod_resources;
 pub mod quantity;
 pub mod resource;
 pub mod schema;

@@ -26,3 +26,13 @@ say "Exit codes decide whether one container, or all of them, run again"
 show kubectl apply -f examples/pods/restart-rules.yaml
 show kubectl wait --for='jsonpath={.status.phase}=Succeeded' pod/restart-rules pod/restart-all --timeout=120s
 show kubectl get pod restart-all -o 'jsonpath={.status.initContainerStatuses[0].restartCount} restart of the init container{"\n"}'
+
+say "Environment variables out of a file that an init container wrote"
+show kubectl apply -f examples/pods/env-file.yaml
+show kubectl wait --for='jsonpath={.status.phase}=Succeeded' pod/env-file --timeout=120s
+show kubectl logs env-file
+
+say "Two containers share the limits of their pod, which has a control group of its own"
+show kubectl apply -f examples/pods/budget.yaml
+show kubectl wait --for=condition=Ready pod/budget --timeout=120s
+show kubectl get pod budget -o 'jsonpath={.status.qosClass} {.status.resources.limits}{"\n"}'

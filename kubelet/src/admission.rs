@@ -12,6 +12,7 @@ use crate::{
     allocations::Allocations,
     pod::{
         admit::{NodeFacts, Rejection, Used, admit, resize},
+        resources::{demand, qos_class},
         uid,
     },
     pressure::thresholds::Pressure,
@@ -109,6 +110,12 @@ impl Admission {
         }
     }
 
+    /// Milli-CPU that the burstable pods ask for together.
+    pub(crate) fn burstable_cpu(&self) -> i64 {
+        let burstable = self.taken.values().filter(|pod| qos_class(pod) == "Burstable");
+        burstable.map(|pod| demand(pod).cpu).sum()
+    }
+
     /// Gives back what a pod took.
     pub(crate) fn release(&mut self, uid: &str) {
         self.taken.remove(uid);
@@ -131,6 +138,7 @@ fn lean(pod: &Pod) -> Pod {
         init_containers: spec.init_containers.as_ref().map(|list| list.iter().map(keep).collect()),
         host_network: spec.host_network,
         overhead: spec.overhead.clone(),
+        resources: spec.resources.clone(),
         ..Default::default()
     });
     lean

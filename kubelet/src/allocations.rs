@@ -12,7 +12,7 @@ use std::{fs, io::ErrorKind, path::PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::{
-    pod::{resize::with_resources, uid},
+    pod::{resize::with_resources, spec, uid},
     volumes::Layout,
 };
 
@@ -80,7 +80,7 @@ impl Allocations {
     }
 }
 
-/// What the API was told last of what the pod's containers have.
+/// What the API was told last of what the pod and its containers have.
 fn reported(pod: &Pod) -> Pod {
     let status = pod.status.as_ref();
     let read = |list: Option<&Vec<k8s_openapi::api::core::v1::ContainerStatus>>| -> Vec<Container> {
@@ -96,6 +96,9 @@ fn reported(pod: &Pod) -> Pod {
         spec: Some(PodSpec {
             containers: read(status.and_then(|status| status.container_statuses.as_ref())),
             init_containers: Some(read(status.and_then(|status| status.init_container_statuses.as_ref()))),
+            resources: status
+                .and_then(|status| status.resources.clone())
+                .or_else(|| spec(pod).resources.clone()),
             ..PodSpec::default()
         }),
         ..Pod::default()
@@ -132,6 +135,14 @@ mod tests {
             files.keep(&asking(cpu, None), "u").unwrap();
         }
         assert!(files.has("u"));
+        let mut whole = asking("1", Some("1"));
+        whole.metadata.uid = Some("w".to_owned());
+        whole.spec.as_mut().unwrap().resources =
+            serde_json::from_value(json!({"requests": {"cpu": "4"}})).unwrap();
+        assert_eq!(demand(&files.recall(&whole)).cpu, 4000, "of the pod as a whole nothing was told yet");
+        whole.status.as_mut().unwrap().resources =
+            serde_json::from_value(json!({"requests": {"cpu": "3"}})).unwrap();
+        assert_eq!(demand(&files.recall(&whole)).cpu, 3000);
         assert_eq!(recall(Some("2")), 1000, "the file is nearer to the truth than the last status");
         let whole = fs::read(files.path("u")).unwrap();
         for damaged in [&whole[..whole.len() / 2], b"", b"{}", b"\0\0\0\0"] {

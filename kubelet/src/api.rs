@@ -56,6 +56,12 @@ pub(crate) fn volumes() -> &'static Arc<Resource> {
     row("", "v1", "persistentvolumes")
 }
 
+/// `runtimeclasses`
+#[must_use]
+pub(crate) fn runtime_classes() -> &'static Arc<Resource> {
+    row("node.k8s.io", "v1", "runtimeclasses")
+}
+
 /// `leases`
 #[must_use]
 pub(crate) fn leases() -> &'static Arc<Resource> {

@@ -69,6 +69,12 @@ pub struct Args {
     /// Most pods on the node
     #[arg(long, env = "MINIK8S_MAX_PODS", value_name = "NUMBER")]
     pub max_pods: Option<u32>,
+    /// Control group that holds the groups of this kubelet's pods, and nothing else; /minik8s-NODE without it
+    #[arg(long, env = "MINIK8S_CGROUP_ROOT", value_name = "GROUP")]
+    pub cgroup_root: Option<String>,
+    /// Most processes and threads of each pod; -1 for no limit
+    #[arg(long, env = "MINIK8S_POD_MAX_PIDS", value_name = "NUMBER", allow_negative_numbers = true)]
+    pub pod_max_pids: Option<i64>,
     /// Folder of manifests of pods that run whether or not there is an API server
     #[arg(long, env = "MINIK8S_POD_MANIFEST_PATH", value_name = "DIR")]
     pub pod_manifest_path: Option<PathBuf>,
@@ -136,7 +142,9 @@ struct File {
     #[serde(rename = "clusterDNS")]
     cluster_dns: Vec<IpAddr>,
     cluster_domain: Option<String>,
+    cgroup_root: Option<String>,
     max_pods: Option<u32>,
+    pod_pids_limit: Option<i64>,
     node_lease_duration_seconds: Option<u32>,
     #[serde(rename = "podCIDR")]
     pod_cidr: Option<ipnet::Ipv4Net>,
@@ -276,6 +284,10 @@ pub struct Config {
     pub taints: Vec<Taint>,
     /// Most pods.
     pub max_pods: u32,
+    /// Control group that holds those of all pods.
+    pub cgroup_root: String,
+    /// Most processes and threads of each pod.
+    pub pod_pids_limit: Option<i64>,
     /// Folder of static pods.
     pub static_pod_path: Option<PathBuf>,
     /// When pods are evicted and images removed.
@@ -374,6 +386,9 @@ impl Args {
                 ));
             }
         };
+        // Docker is shared, by kubelets too, each of which sweeps what is below its own.
+        let cgroup_root =
+            self.cgroup_root.or(file.cgroup_root).unwrap_or_else(|| format!("/minik8s-{node_name}"));
         let given = |list: Vec<IpAddr>, other: Vec<IpAddr>| if list.is_empty() { other } else { list };
         Ok(Config {
             node_name,
@@ -387,6 +402,8 @@ impl Args {
             node_labels,
             taints,
             max_pods: self.max_pods.or(file.max_pods).unwrap_or(110),
+            cgroup_root,
+            pod_pids_limit: self.pod_max_pids.or(file.pod_pids_limit),
             static_pod_path: self.pod_manifest_path.or(file.static_pod_path),
             pressure,
             pod_cidr: self.pod_cidr.or(file.pod_cidr),

@@ -10,6 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admission::Admission,
     events::Events,
+    groups::Groups,
     images::Images,
     measures::Measures,
     network::NetworkReceiver,
@@ -25,6 +26,8 @@ pub(crate) struct Context {
     pub node: String,
     /// The containers.
     pub runtime: Arc<dyn PodRuntime>,
+    /// The pods' control groups.
+    pub groups: Groups,
     /// The pod network, once it stands.
     pub network: NetworkReceiver,
     /// Volumes.

@@ -14,6 +14,7 @@ mod api;
 pub mod config;
 mod context;
 mod events;
+mod groups;
 mod heartbeat;
 mod images;
 pub mod join;
@@ -49,6 +50,7 @@ use admission::Admission;
 use allocations::Allocations;
 use context::Context;
 use events::Events;
+use groups::Groups;
 use images::Images;
 use measures::{Measures, runtime::MeasuredRuntime};
 use network::setup::{NetworkSetup, chain_prefix};
@@ -192,6 +194,8 @@ async fn start(
     let name = config.node_name.clone();
     // What says that the node lives is said again soon: upstream gives these requests no longer either.
     let lifeline = client.clone().with_patience(config.renew_every.min(heartbeat::RENEW_EVERY));
+    let runtime_facts = runtime.facts().await.map_err(|error| error.to_string());
+    let handlers = runtime_facts.as_ref().map(|facts| facts.handlers.clone()).unwrap_or_default();
     tasks.spawn(heartbeat::keep(
         lifeline.clone(),
         name.clone(),
@@ -205,6 +209,7 @@ async fn start(
     let field = |field: &str| Scope { field_selector: format!("{field}={name}"), ..Scope::default() };
     let nodes = informers.watch(api::nodes(), &field("metadata.name"), project_node);
     let keeper = NodeKeeper {
+        handlers,
         config: Arc::clone(&config),
         machine: machine.clone(),
         client: lifeline,
@@ -240,6 +245,7 @@ async fn start(
         cpu: i64::try_from(machine.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
         memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
     };
+    let groups = Groups::open(&config, runtime_facts, allocatable).await;
     let facts = NodeFacts {
         name: name.clone(),
         // Until the API says what others have put there.
@@ -252,6 +258,7 @@ async fn start(
     let context = Arc::new(Context {
         node: name.clone(),
         runtime: Arc::clone(&runtime),
+        groups,
         network,
         volumes: Volumes::new(layout, Arc::clone(&objects), tokens, claims, unpacked, Arc::clone(&measures)),
         objects,
@@ -384,6 +391,9 @@ pub async fn remove_everything(config: &Config) -> Result<(), Vec<String>> {
             Ok(runtime) => {
                 if let Err(error) = runtime.remove_everything().await {
                     failures.push(format!("containers: {error}"));
+                }
+                if let Err(message) = groups::remove_everything(config, &runtime).await {
+                    failures.push(format!("control groups: {message}"));
                 }
             }
             Err(error) => failures.push(format!("containers: {error}")),

@@ -120,6 +120,8 @@ pub(crate) struct Condition {
     pub runtime_version: String,
     /// Images on the node.
     pub images: Vec<(Vec<String>, u64)>,
+    /// The runtime's handlers.
+    pub handlers: Vec<String>,
 }
 
 /// The first address by which others reach this machine: that of the route to the outside.
@@ -204,6 +206,11 @@ pub(crate) fn status(
     let mut listed: Vec<Value> =
         addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
     listed.push(json!({"type": "Hostname", "address": config.node_name}));
+    // The usual one goes without a name. Docker has no user namespaces for single containers; mounts that are read-only
+    // all the way down are the kubelet's own doing.
+    let features = json!({"recursiveReadOnlyMounts": true, "userNamespaces": false});
+    let handlers = std::iter::once("").chain(found.handlers.iter().map(String::as_str));
+    let handlers = handlers.map(|name| json!({"name": name, "features": features}));
     let mut status = json!({
         "capacity": resources,
         "allocatable": allocatable,
@@ -225,8 +232,7 @@ pub(crate) fn status(
         "images": found.images.iter().map(|(names, size)| json!({"names": names, "sizeBytes": size})).collect::<Vec<_>>(),
     });
     if config.runtime == RuntimeKind::Docker {
-        // The default one has no name. Mounts that are read-only all the way down are the kubelet's own doing.
-        status["runtimeHandlers"] = json!([{"name": "", "features": {"recursiveReadOnlyMounts": true}}]);
+        status["runtimeHandlers"] = handlers.collect();
     }
     status
 }
@@ -318,6 +324,8 @@ pub(crate) struct NodeKeeper {
     pub runtime: Arc<dyn PodRuntime>,
     /// The pod network, once it stands.
     pub network: NetworkReceiver,
+    /// The runtime's handlers, as they were at the start.
+    pub handlers: Vec<String>,
     /// The node's addresses.
     pub addresses: Vec<IpAddr>,
     /// What the node is short of.
@@ -472,6 +480,7 @@ impl NodeKeeper {
             runtime_version: version
                 .map_or_else(|_| String::new(), |version| format!("{}://{version}", self.runtime.name())),
             images,
+            handlers: self.handlers.clone(),
         }
     }
 }
@@ -490,10 +499,15 @@ mod tests {
 
     #[test]
     fn documented_shape() {
-        let config = Config::for_tests("n1");
-        let ready = Condition { runtime_version: "docker://20.10".into(), ..Condition::default() };
+        let mut config = Config::for_tests("n1");
+        config.runtime = RuntimeKind::Docker;
+        let handlers = vec!["runc".to_owned()];
+        let ready = Condition { runtime_version: "docker://20.10".into(), handlers, ..Condition::default() };
         let address = [IpAddr::V4(Ipv4Addr::new(192, 168, 0, 1))];
         let status = status(&config, &machine(), &address, &ready, &Value::Null, now());
+        let names: Vec<&Value> =
+            status["runtimeHandlers"].as_array().unwrap().iter().map(|handler| &handler["name"]).collect();
+        assert_eq!(names, ["", "runc"]);
         assert_eq!(status["capacity"]["cpu"], "2");
         assert_eq!(status["capacity"]["memory"], "4194304Ki");
         assert_eq!(status["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10250);

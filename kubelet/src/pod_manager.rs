@@ -339,7 +339,7 @@ async fn wake_on_changes(context: Arc<Context>, workers: Arc<Mutex<HashMap<Strin
     }
 }
 
-/// Removes what no pod of the API owns: containers, addresses, directories.
+/// Removes what no pod of the API owns: containers, addresses, control groups, directories.
 async fn sweep(context: Arc<Context>, pods: Informer<Bytes>, workers: Arc<Mutex<HashMap<String, Handle>>>) {
     loop {
         match context.runtime.list().await {
@@ -355,6 +355,11 @@ async fn sweep(context: Arc<Context>, pods: Informer<Bytes>, workers: Arc<Mutex<
                     remove_orphan(&context, view).await;
                 }
                 let listed: HashSet<&str> = views.iter().map(|view| view.pod.uid.as_str()).collect();
+                for uid in context.groups.pods().await {
+                    if !owned(&uid) && !listed.contains(uid.as_str()) {
+                        remove_group(&context, &uid).await;
+                    }
+                }
                 for uid in context.volumes.pods_on_disk().await {
                     if !owned(&uid) && !listed.contains(uid.as_str()) {
                         tear_down(&context, &uid).await;
@@ -366,6 +371,7 @@ async fn sweep(context: Arc<Context>, pods: Informer<Bytes>, workers: Arc<Mutex<
             }
             Err(error) => tracing::warn!("the runtime cannot be listed: {error}"),
         }
+        context.groups.balance(|| context.admission.lock().burstable_cpu()).await;
         tokio::select! {
             () = context.shutdown.cancelled() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => {}
@@ -383,8 +389,17 @@ async fn remove_orphan(context: &Context, view: &PodView) {
         tracing::warn!(uid, "an orphan keeps its address for now: {error}");
     }
     match context.runtime.remove_pod(uid).await {
-        Ok(()) => tear_down(context, uid).await,
+        Ok(()) => {
+            remove_group(context, uid).await;
+            tear_down(context, uid).await;
+        }
         Err(error) => tracing::warn!(uid, "an orphan stays for now: {error}"),
+    }
+}
+
+async fn remove_group(context: &Context, uid: &str) {
+    if let Err(error) = context.groups.remove(uid).await {
+        tracing::warn!(uid, "an orphan's control group stays for now: {error}");
     }
 }
 

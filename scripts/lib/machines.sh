@@ -47,12 +47,18 @@ machine_stop() {
 
 # machine_drop DIR NAME: takes a machine away with everything on it.
 machine_drop() {
-    local dir="$1/$2" name="$2" containers
+    local dir="$1/$2" name="$2" containers nodes="$2" node
     if [ -S "$dir/docker.sock" ]; then
+        nodes="$nodes $(docker -H "unix://$dir/docker.sock" ps -a --format '{{.Label "minik8s.io/node"}}' 2>/dev/null | sort -u || true)"
         containers=$(docker -H "unix://$dir/docker.sock" ps -aq 2>/dev/null) || containers=""
         # shellcheck disable=SC2086  # one id a word
         [ -z "$containers" ] || docker -H "unix://$dir/docker.sock" rm -f $containers >/dev/null 2>&1 || true
     fi
+    # A kubelet that was cut off left the control groups of its pods, which are this machine's own.
+    for node in $nodes; do
+        find /sys/fs/cgroup -depth -type d \( -path "*/minik8s-$node" -o -path "*/minik8s-$node/*" \) \
+            -exec rmdir {} + 2>/dev/null || true
+    done
     machine_stop "$dir/docker.pid"
     ip netns del "$name" 2>/dev/null || true
     grep -o " $dir/[^ ]*" /proc/mounts | sort -r | xargs -r -n1 umount -l 2>/dev/null || true

@@ -303,6 +303,12 @@ impl Cluster {
         );
     }
 
+    /// The directories of a control group of this cluster's pods, named from their root on, in all hierarchies that
+    /// have it.
+    pub(crate) fn control_groups(&self, group: &str) -> Vec<PathBuf> {
+        control_groups(&self.node, group)
+    }
+
     /// The bridge that its pods hang on.
     pub(crate) fn bridge(&self) -> &str {
         &self.bridge
@@ -338,11 +344,22 @@ impl Drop for Cluster {
         if answer.code != 0 && !std::thread::panicking() {
             panic!("minik8s down failed: {}{}", answer.stdout, answer.stderr);
         }
+        let left = self.control_groups("");
+        assert!(left.is_empty() || std::thread::panicking(), "control groups are left: {left:?}");
     }
 }
 
 /// What `down` must be told of what was given to `up`.
 const DOWN_FLAGS: [&str; 4] = ["--node-name", "--bridge", "--cluster-cidr", "--docker-socket"];
+
+/// The directories of a control group of a node's pods, in all hierarchies that have it.
+pub(crate) fn control_groups(node: &str, group: &str) -> Vec<PathBuf> {
+    let mount = Path::new("/sys/fs/cgroup");
+    let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
+    let name = format!("minik8s-{node}/{group}");
+    let places = hierarchies.chain([mount.to_owned()]).map(|hierarchy| hierarchy.join(&name));
+    places.filter(|place| place.is_dir()).collect()
+}
 
 /// A program in a network namespace, or here.
 pub(crate) fn on_machine(machine: Option<&str>, program: &Path) -> Command {

@@ -9,6 +9,7 @@ mod default_toleration_seconds;
 mod namespace_lifecycle;
 mod node_restriction;
 mod priority;
+mod runtime_class;
 mod service_account;
 mod storage_class;
 mod storage_protection;
@@ -77,7 +78,7 @@ pub async fn mutate(
     default_toleration_seconds::mutate(attributes, object);
     storage_class::mutate(attributes, object).await?;
     storage_protection::mutate(attributes, object);
-    Ok(())
+    runtime_class::mutate(attributes, object).await
 }
 
 /// Lets every validating plug-in refuse. `object` is `None` for a deletion, `old` for a creation.
@@ -93,6 +94,7 @@ pub async fn validate(
         namespace_lifecycle::check(attributes).await?;
     }
     storage_class::validate(attributes, object, old).await?;
+    runtime_class::validate(attributes, object).await?;
     certificate_requests::validate(attributes, object, old).await?;
     node_restriction::validate(attributes, object, old).await
 }

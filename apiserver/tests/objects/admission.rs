@@ -88,6 +88,58 @@ async fn a_pod_gets_tolerations_and_a_priority() {
 }
 
 #[tokio::test]
+async fn a_pod_gets_what_its_runtime_class_costs_and_where_it_runs() {
+    let cluster = Cluster::start().await;
+    let classes = "/apis/node.k8s.io/v1/runtimeclasses";
+    let class = json!({"metadata": {"name": "boxed"}, "handler": "box", "overhead": {"podFixed": {"cpu": "250m"}},
+        "scheduling": {"nodeSelector": {"boxes": "yes"}, "tolerations": [{"key": "boxes", "operator": "Exists"}]}});
+    cluster.post(classes, &class).await.expect(201);
+    cluster.post(classes, &json!({"metadata": {"name": "plain"}, "handler": "runc"})).await.expect(201);
+    let wrong =
+        json!({"metadata": {"name": "wrong"}, "handler": "a.b", "overhead": {"podFixed": {"cpu": "-1"}}});
+    let wrong = cluster.post(classes, &wrong).await.expect(422);
+    let causes = wrong["details"]["causes"].as_array().unwrap().iter().map(|cause| cause["field"].clone());
+    assert_eq!(causes.collect::<Vec<_>>(), [json!("handler"), json!("overhead.limits[cpu]")]);
+
+    let boxed = json!({"runtimeClassName": "boxed", "nodeSelector": {"disk": "ssd"}});
+    let made = cluster.post(PODS, &pod("a", &boxed)).await.expect(201);
+    let spec = &made["spec"];
+    assert_eq!(spec["overhead"], json!({"cpu": "250m"}));
+    assert_eq!(spec["nodeSelector"], json!({"disk": "ssd", "boxes": "yes"}));
+    assert!(spec["tolerations"].as_array().unwrap().contains(&json!({"key": "boxes", "operator": "Exists"})));
+    for (name, spec, message) in [
+        ("b", json!({"runtimeClassName": "none"}), "pod rejected: RuntimeClass \"none\" not found"),
+        (
+            "c",
+            json!({"runtimeClassName": "boxed", "overhead": {"cpu": "1"}}),
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        (
+            "d",
+            json!({"runtimeClassName": "boxed", "nodeSelector": {"boxes": "no"}}),
+            "conflict: runtimeClass.scheduling.nodeSelector[boxes] = yes; pod.spec.nodeSelector[boxes] = no",
+        ),
+        (
+            "e",
+            json!({"runtimeClassName": "plain", "overhead": {"cpu": "1"}}),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        (
+            "f",
+            json!({"overhead": {"cpu": "1"}}),
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+    ] {
+        let refused = cluster.post(PODS, &pod(name, &spec)).await.expect(403);
+        assert_eq!(refused["message"], format!("pods \"{name}\" is forbidden: {message}"));
+    }
+    let same = json!({"runtimeClassName": "boxed", "overhead": {"cpu": "0.25"}});
+    cluster.post(PODS, &pod("g", &same)).await.expect(201);
+    cluster.post(PODS, &pod("h", &json!({"runtimeClassName": "plain"}))).await.expect(201);
+    cluster.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_is_tainted_until_ready_and_kept_to_itself() {
     let cluster = Cluster::start().await;
     // The groups of the administrator let the request pass authorization: what refuses is admission.

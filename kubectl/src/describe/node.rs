@@ -1,5 +1,6 @@
 //! Nodes.
 
+use api_objects::pod_resources::total;
 use api_objects::quantity::{Format, Quantity};
 use api_objects::{Value, time};
 
@@ -131,9 +132,5 @@ fn pods(report: &mut Report, subject: &Subject<'_>) {
 }
 
 fn sum(pod: &Value, kind: &str, resource: &str) -> Quantity {
-    let amounts = items_at(pod, "/spec/containers").iter().filter_map(|container| {
-        let amount = container.pointer(&format!("/resources/{kind}"))?.get(resource)?;
-        Quantity::from_value(amount).ok()
-    });
-    amounts.fold(Quantity::default(), |total, amount| total + amount)
+    total(&pod["spec"], kind).remove(resource).unwrap_or_default()
 }

@@ -12,6 +12,9 @@ pub(super) fn describe(report: &mut Report, subject: &Subject<'_>) {
     if let Some(class) = pod.pointer("/spec/priorityClassName").and_then(Value::as_str) {
         report.field(0, "Priority Class Name", class);
     }
+    if let Some(class) = pod.pointer("/spec/runtimeClassName").and_then(Value::as_str) {
+        report.field(0, "Runtime Class Name", class);
+    }
     report.field(0, "Service Account", text_at(pod, "/spec/serviceAccountName", ""));
     let node = match (text_at(pod, "/spec/nodeName", ""), text_at(pod, "/status/hostIP", "")) {
         ("", _) => "<none>".to_owned(),

@@ -15,6 +15,7 @@
 //! 5. `events` is a hint that a pod's state may have changed; it may repeat, and it ends when it may have
 //!    missed something, whereupon the reader lists again.
 
+pub mod control_groups;
 pub mod docker;
 pub mod simulated;
 pub mod testing;
@@ -81,6 +82,10 @@ pub struct SandboxSpec {
     pub annotations: BTreeMap<String, String>,
     /// Another image than our own pause program.
     pub image: Option<String>,
+    /// The control group that the pod's containers belong into, in the runtime's words; `None` for the runtime's own.
+    pub group: Option<String>,
+    /// Which of the runtime's handlers carries the pod (a RuntimeClass's `handler`); `None` for its usual one.
+    pub handler: Option<String>,
 }
 
 /// A directory or file of the node inside a container.
@@ -192,6 +197,8 @@ pub struct ContainerSpec {
     pub stop_signal: Option<String>,
     /// Notes kept with the container and given back by `list` (spec hash, termination message path …).
     pub annotations: BTreeMap<String, String>,
+    /// The control group that it belongs into, as its sandbox does.
+    pub group: Option<String>,
 }
 
 /// What a sandbox is doing.
@@ -381,6 +388,15 @@ pub struct Capabilities {
     pub volumes: bool,
 }
 
+/// How a runtime is set up on this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RuntimeFacts {
+    /// Who makes its control groups, and in which version; `None` where it has none.
+    pub control_groups: Option<(control_groups::Driver, control_groups::Version)>,
+    /// The handlers that it knows, sorted.
+    pub handlers: Vec<String>,
+}
+
 /// A hint that something about a pod may have changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuntimeEvent {
@@ -412,6 +428,9 @@ pub enum RuntimeError {
     /// The container could not be started (no such program, no permission).
     #[error("failed to start container: {0}")]
     Start(String),
+    /// The runtime does not know the pod's handler (containerd's words).
+    #[error("failed to get sandbox runtime: no runtime for {0:?} is configured")]
+    Handler(String),
     /// A port of the pod cannot be connected to.
     #[error("{0}")]
     Dial(String),
@@ -438,6 +457,8 @@ pub trait PodRuntime: Send + Sync + 'static {
     fn capabilities(&self) -> Capabilities;
     /// The runtime's version, for `nodeInfo.containerRuntimeVersion`.
     async fn version(&self) -> Result<String, RuntimeError>;
+    /// How it is set up, as it is now.
+    async fn facts(&self) -> Result<RuntimeFacts, RuntimeError>;
 
     /// Every pod of ours.
     async fn list(&self) -> Result<Vec<PodView>, RuntimeError>;

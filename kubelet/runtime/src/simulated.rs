@@ -20,7 +20,7 @@ use tokio::sync::broadcast;
 use crate::{
     ADDRESS_ANNOTATION, Capabilities, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput,
     ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
-    RegistryAuth, RuntimeError, RuntimeEvent, SandboxSpec, SandboxView,
+    RegistryAuth, RuntimeError, RuntimeEvent, RuntimeFacts, SandboxSpec, SandboxView,
     usage::{ContainerUsage, PodUsage, RuntimeUsage},
 };
 
@@ -184,6 +184,10 @@ impl PodRuntime for SimulatedRuntime {
 
     async fn version(&self) -> Result<String, RuntimeError> {
         Ok(env!("CARGO_PKG_VERSION").to_owned())
+    }
+
+    async fn facts(&self) -> Result<RuntimeFacts, RuntimeError> {
+        Ok(RuntimeFacts::default())
     }
 
     async fn list(&self) -> Result<Vec<PodView>, RuntimeError> {
@@ -418,6 +422,7 @@ impl PodRuntime for SimulatedRuntime {
             .values()
             .map(|pod| PodUsage {
                 pod: pod.identity.clone(),
+                group: None,
                 sandbox: None,
                 containers: pod.containers.values().filter(running).map(idle).collect(),
                 interfaces: Vec::new(),

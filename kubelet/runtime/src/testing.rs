@@ -56,6 +56,8 @@ pub fn sandbox_spec(name: &str) -> SandboxSpec {
         labels: Default::default(),
         annotations: Default::default(),
         image: None,
+        group: None,
+        handler: None,
     }
 }
 
@@ -80,6 +82,7 @@ pub fn container_spec(name: &str, command: &[&str]) -> ContainerSpec {
         tty: false,
         stop_signal: None,
         annotations: Default::default(),
+        group: None,
     }
 }
 

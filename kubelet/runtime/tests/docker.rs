@@ -125,6 +125,29 @@ async fn the_node_s_namespaces_are_shared_when_asked_for() {
     }
 }
 
+/// The handlers are those that Docker lists: here its usual one, and containerd's shim for it under its own name.
+#[tokio::test]
+async fn a_pod_is_carried_by_its_handler() {
+    let node = node("handler");
+    let runtime = connect(&node).await;
+    let handlers = runtime.facts().await.expect("docker must tell").handlers;
+    let other = "io.containerd.runc.v2".to_owned();
+    assert!(handlers.contains(&other), "{handlers:?}");
+    let sandbox = SandboxSpec { handler: Some(other), ..testing::sandbox_spec("carried") };
+    let view = runtime.ensure_sandbox(&sandbox).await.expect("a sandbox must be made");
+    // Another process knows the handler by the sandbox alone.
+    let again = connect(&node).await;
+    let app = again.run_container(&sandbox.pod, &testing::long_running("app")).await;
+    for id in [view.id, app.expect("a container must run").id] {
+        let inspect = ["inspect", "-f", "{{.HostConfig.Runtime}}", &id];
+        let output = Command::new("docker").args(inspect).output().expect("docker must be there");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "io.containerd.runc.v2");
+    }
+    let unknown = SandboxSpec { handler: Some("no-such".to_owned()), ..testing::sandbox_spec("unknown") };
+    let error = runtime.ensure_sandbox(&unknown).await.expect_err("it must be refused");
+    assert_eq!(error.to_string(), "failed to get sandbox runtime: no runtime for \"no-such\" is configured");
+}
+
 #[tokio::test]
 async fn mounts_are_what_they_were_asked_to_be() {
     let node = node("mounts");

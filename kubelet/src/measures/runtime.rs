@@ -12,7 +12,7 @@ use std::{
 use kubelet_runtime::{
     Capabilities, ContainerResources, ContainerSpec, ContainerView, EventStream, ExecOutput, ExecSession,
     ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
-    RegistryAuth, RuntimeError, SandboxSpec, SandboxView, usage::RuntimeUsage,
+    RegistryAuth, RuntimeError, RuntimeFacts, SandboxSpec, SandboxView, usage::RuntimeUsage,
 };
 use tokio::time::Instant;
 
@@ -54,6 +54,10 @@ impl PodRuntime for MeasuredRuntime {
 
     async fn version(&self) -> Result<String, RuntimeError> {
         self.timed("version", self.inner.version()).await
+    }
+
+    async fn facts(&self) -> Result<RuntimeFacts, RuntimeError> {
+        self.timed("status", self.inner.facts()).await
     }
 
     async fn list(&self) -> Result<Vec<PodView>, RuntimeError> {

@@ -305,7 +305,7 @@ mod tests {
             Err("NodeAffinity".into())
         );
         assert_eq!(
-            decide(&json!({"containers": [], "runtimeClassName": "x"}), &busy),
+            decide(&json!({"containers": [], "hostUsers": false}), &busy),
             Err("UnsupportedField".into())
         );
         let affinity = |operator: &str| {
@@ -365,8 +365,8 @@ mod tests {
             rejection.message,
             "Pod was rejected: Node didn't have enough resource: cpu, requested: 3000, used: 0, capacity: 2000"
         );
-        let spec = json!({"containers": [], "overhead": {"cpu": "1"}});
+        let spec = json!({"containers": [], "hostUsers": false});
         let rejection = admit(&pod(spec.clone()), &spec, &node(), &Used::default()).unwrap_err();
-        assert_eq!(rejection.message, "Pod was rejected: field spec.overhead is not supported by this node");
+        assert_eq!(rejection.message, "Pod was rejected: field spec.hostUsers is not supported by this node");
     }
 }

@@ -8,11 +8,12 @@ use std::{
     net::IpAddr,
 };
 
-use k8s_openapi::api::core::v1::{Container, EnvVar, Pod};
+use k8s_openapi::api::core::v1::{Container, EnvVar, FileKeySelector, Pod};
 
 use super::{
     container as find_container,
     downward::{self, Surroundings},
+    env_file::EnvFiles,
     namespace,
     resources::{self, Demand},
     spec,
@@ -182,6 +183,7 @@ pub fn environment(
     container: &Container,
     services: &[ServiceFacts],
     objects: &DataObjects,
+    files: &EnvFiles,
     around: &Surroundings,
 ) -> Result<Vec<(String, String)>, String> {
     let mut variables = Variables::default();
@@ -213,7 +215,7 @@ pub fn environment(
                 };
                 Some(expand(variable.value.as_deref().unwrap_or_default(), lookup))
             }
-            Some(_) => value_from(pod, container, variable, objects, around)?,
+            Some(_) => value_from(pod, container, variable, (objects, files), around)?,
         };
         if let Some(value) = value {
             variables.set(variable.name.clone(), value);
@@ -232,7 +234,7 @@ fn value_from(
     pod: &Pod,
     container: &Container,
     variable: &EnvVar,
-    objects: &DataObjects,
+    (objects, files): (&DataObjects, &EnvFiles),
     around: &Surroundings,
 ) -> Result<Option<String>, String> {
     let Some(source) = &variable.value_from else { return Ok(None) };
@@ -241,6 +243,9 @@ fn value_from(
     }
     if let Some(reference) = &source.resource_field_ref {
         return resource_field(pod, container, reference, around.allocatable).map(Some);
+    }
+    if let Some(reference) = &source.file_key_ref {
+        return file_key(reference, files);
     }
     let (kind, name, key, optional) = match (&source.config_map_key_ref, &source.secret_key_ref) {
         (Some(selector), _) => (DataKind::ConfigMap, &selector.name, &selector.key, selector.optional),
@@ -259,6 +264,23 @@ fn value_from(
     }
 }
 
+/// The value of a `fileKeyRef`: without the file or the key in it there is none, if that may be.
+fn file_key(reference: &FileKeySelector, files: &EnvFiles) -> Result<Option<String>, String> {
+    let FileKeySelector { key, optional, path, volume_name } = reference;
+    let found = match files.0.get(&(volume_name.clone(), path.clone())) {
+        Some(Ok(variables)) => variables.as_ref(),
+        Some(Err(why)) => {
+            return Err(format!("couldn't parse env file {path:?} in volume {volume_name:?}: {why}"));
+        }
+        None => None,
+    };
+    match found.and_then(|variables| variables.get(key)) {
+        Some(value) => Ok(Some(value.clone())),
+        None if *optional == Some(true) => Ok(None),
+        None => Err(format!("environment variable key {key:?} not found in file {path:?}")),
+    }
+}
+
 /// The value of a `resourceFieldRef`, of this or another container.
 pub fn resource_field(
     pod: &Pod,
@@ -270,7 +292,7 @@ pub fn resource_field(
         Some(name) => find_container(pod, name).ok_or_else(|| format!("container {name} not found"))?,
         None => container,
     };
-    resources::field(of, &reference.resource, reference.divisor.as_ref(), allocatable)
+    resources::field(pod, of, &reference.resource, reference.divisor.as_ref(), allocatable)
 }
 
 #[derive(Default)]
@@ -374,7 +396,15 @@ mod tests {
 
     fn evaluate(container: &serde_json::Value) -> Result<Vec<(String, String)>, String> {
         let pod = pod(json!({"containers": [container]}));
-        environment(&pod, &spec(&pod).containers[0], &[], &objects(), &Surroundings::default())
+        let files = EnvFiles(
+            [
+                (("v".to_owned(), "good".to_owned()), Ok(Some([("A".to_owned(), "$(B)".to_owned())].into()))),
+                (("v".to_owned(), "none".to_owned()), Ok(None)),
+                (("v".to_owned(), "bad".to_owned()), Err("line 1: no".to_owned())),
+            ]
+            .into(),
+        );
+        environment(&pod, &spec(&pod).containers[0], &[], &objects(), &files, &Surroundings::default())
     }
 
     #[test]
@@ -399,6 +429,20 @@ mod tests {
         assert_eq!(key.unwrap_err(), "couldn't find key k in ConfigMap default/c");
         let object = evaluate(&json!({"name": "a", "envFrom": [{"secretRef": {"name": "gone"}}]}));
         assert_eq!(object.unwrap_err(), "secret \"gone\" not found");
+    }
+
+    #[test]
+    fn variables_come_out_of_files() {
+        let from = |path: &str, key: &str, optional: bool| json!({"name": "X", "valueFrom": {"fileKeyRef": {"volumeName": "v", "path": path, "key": key, "optional": optional}}});
+        let read = |variable: serde_json::Value| evaluate(&json!({"name": "a", "env": [variable]}));
+        let taken = [("X".to_owned(), "$(B)".to_owned())];
+        assert_eq!(read(from("good", "A", false)).unwrap(), taken, "it is taken as it stands");
+        assert_eq!(read(from("none", "A", true)).unwrap(), []);
+        assert_eq!(read(from("good", "Z", true)).unwrap(), []);
+        let missing = read(from("none", "A", false)).unwrap_err();
+        assert_eq!(missing, "environment variable key \"A\" not found in file \"none\"");
+        let bad = read(from("bad", "A", true)).unwrap_err();
+        assert_eq!(bad, "couldn't parse env file \"bad\" in volume \"v\": line 1: no");
     }
 
     proptest! {

@@ -5,9 +5,11 @@
 
 pub mod admit;
 pub mod downward;
+pub mod env_file;
 pub mod environment;
 mod ephemeral;
 pub mod garbage;
+pub mod group;
 pub mod identity;
 pub mod phase;
 pub mod plan;

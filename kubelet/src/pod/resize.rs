@@ -53,6 +53,7 @@ pub fn with_resources(pod: &Pod, allocated: &Pod) -> Pod {
     let mut pod = pod.clone();
     let from: &PodSpec = spec(allocated);
     if let Some(spec) = &mut pod.spec {
+        spec.resources.clone_from(&from.resources);
         take(&mut spec.containers, &from.containers);
         if let (Some(containers), Some(from)) = (&mut spec.init_containers, &from.init_containers) {
             take(containers, from);

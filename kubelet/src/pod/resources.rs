@@ -14,7 +14,7 @@ use kubelet_runtime::ContainerResources;
 use super::{init_containers, is_sidecar, spec};
 
 /// Period of the CPU quota in microseconds.
-const PERIOD: i64 = 100_000;
+pub(super) const PERIOD: i64 = 100_000;
 
 type List = BTreeMap<String, Quantity>;
 
@@ -42,13 +42,40 @@ fn requirements(container: &Container) -> (Option<&List>, Option<&List>) {
     )
 }
 
-/// The quality of service class: `Guaranteed`, `Burstable` or `BestEffort`.
+/// The requests and limits of the pod as a whole (`spec.resources`, KEP-2837), of what may stand there.
+fn of_pod(pod: &Pod) -> (Option<&List>, Option<&List>) {
+    let resources = spec(pod).resources.as_ref();
+    (
+        resources.and_then(|resources| resources.requests.as_ref()),
+        resources.and_then(|resources| resources.limits.as_ref()),
+    )
+}
+
+/// Whether a pod has resources of its own.
+#[must_use]
+pub fn has_own(pod: &Pod) -> bool {
+    let (requests, limits) = of_pod(pod);
+    [requests, limits].into_iter().flatten().any(|list| !list.is_empty())
+}
+
+/// What a pod requests as a whole. A limit stands in where nothing inside asks for that resource, as the API server's
+/// defaults have it.
+fn pod_request<'a>(pod: &'a Pod, name: &str) -> Option<&'a Quantity> {
+    let (requests, limits) = of_pod(pod);
+    get(requests, name).or_else(|| {
+        let asked =
+            super::all_containers(pod).any(|container| get(requirements(container).0, name).is_some());
+        get(limits, name).filter(|_| !asked)
+    })
+}
+
+/// The quality of service class: `Guaranteed`, `Burstable` or `BestEffort`. Where the pod has resources of its own,
+/// they alone decide.
 #[must_use]
 pub fn qos_class(pod: &Pod) -> &'static str {
     let mut guaranteed = true;
     let mut best_effort = true;
-    for container in super::all_containers(pod) {
-        let (requests, limits) = requirements(container);
+    let mut judge = |(requests, limits): (Option<&List>, Option<&List>)| {
         for resource in ["cpu", "memory"] {
             let request = get(requests, resource).map_or(0, milli);
             let limit = get(limits, resource).map_or(0, milli);
@@ -56,6 +83,11 @@ pub fn qos_class(pod: &Pod) -> &'static str {
             let effective = if get(requests, resource).is_some() { request } else { limit };
             guaranteed &= limit > 0 && effective == limit;
         }
+    };
+    if has_own(pod) {
+        judge(of_pod(pod));
+    } else {
+        super::all_containers(pod).for_each(|container| judge(requirements(container)));
     }
     match (best_effort, guaranteed) {
         (true, _) => "BestEffort",
@@ -64,23 +96,39 @@ pub fn qos_class(pod: &Pod) -> &'static str {
     }
 }
 
-/// The cgroup values of a container. `memory_capacity` is the node's memory in bytes.
+/// Shares of a CPU request (`MilliCPUToShares`).
+#[must_use]
+pub fn shares(milli: i64) -> i64 {
+    (milli.saturating_mul(1024) / 1000).clamp(2, 262_144)
+}
+
+/// Microseconds of CPU in a period (`MilliCPUToQuota`): never under a millisecond.
+#[must_use]
+pub fn quota(milli: i64) -> i64 {
+    (milli.saturating_mul(PERIOD) / 1000).max(1000)
+}
+
+/// The cgroup values of a container. `memory_capacity` is the node's memory in bytes. A limit of the pod is one of each
+/// container that has none.
 #[must_use]
 pub fn cgroup(pod: &Pod, container: &Container, memory_capacity: i64) -> ContainerResources {
     let (requests, limits) = requirements(container);
-    let cpu_limit = get(limits, "cpu").map(milli).filter(|milli| *milli > 0);
+    let limit = |name: &str, measure: fn(&Quantity) -> i64| {
+        let own = get(limits, name).map(measure).filter(|number| *number > 0);
+        own.or_else(|| get(of_pod(pod).1, name).map(measure).filter(|number| *number > 0))
+    };
+    let cpu_limit = limit("cpu", milli);
     let cpu_request = get(requests, "cpu").map(milli).or(cpu_limit).unwrap_or(0);
-    let memory_limit = get(limits, "memory").map(units).filter(|bytes| *bytes > 0);
     ContainerResources {
-        cpu_shares: Some((cpu_request * 1024 / 1000).clamp(2, 262_144)),
-        cpu_quota: cpu_limit.map(|milli| (milli * PERIOD / 1000).max(1000)),
+        cpu_shares: Some(shares(cpu_request)),
+        cpu_quota: cpu_limit.map(quota),
         cpu_period: cpu_limit.map(|_| PERIOD),
-        memory_limit,
+        memory_limit: limit("memory", units),
         oom_score_adj: Some(oom_score_adj(pod, container, memory_capacity)),
     }
 }
 
-/// How early the kernel picks a container when memory runs out.
+/// How early the kernel picks a container when memory runs out (`GetContainerOOMScoreAdjust`).
 #[must_use]
 pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> i64 {
     // Node-critical pods (priority of system-node-critical and above) are kept as guaranteed ones are.
@@ -91,12 +139,49 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
         "Guaranteed" => -997,
         "BestEffort" => 1000,
         _ => {
-            let (requests, limits) = requirements(container);
-            let request = get(requests, "memory").or_else(|| get(limits, "memory")).map_or(0, units);
-            let adjusted = 1000 - 1000i64.saturating_mul(request) / memory_capacity.max(1);
+            let asked = |container: &Container| ask(container, "memory", units);
+            // What the pod asks for and none of its containers does is shared among all.
+            let unclaimed =
+                pod_request(pod, "memory").map(units).filter(|bytes| *bytes > 0).map_or(0, |bytes| {
+                    let count = i64::try_from(super::all_containers(pod).count()).unwrap_or(i64::MAX).max(1);
+                    (bytes - aggregate(pod, asked)) / count
+                });
+            let mut request = asked(container);
+            if super::is_init(pod, &container.name) && is_sidecar(container) {
+                // A sidecar goes no sooner than those that it serves.
+                request = request.max(spec(pod).containers.iter().map(asked).min().unwrap_or(0));
+            }
+            let adjusted = 1000 - 1000i64.saturating_mul(request + unclaimed) / memory_capacity.max(1);
             adjusted.clamp(3, 999)
         }
     }
+}
+
+/// What a container asks for; its limit where it says no more.
+fn ask(container: &Container, name: &str, measure: fn(&Quantity) -> i64) -> i64 {
+    let (requests, limits) = requirements(container);
+    get(requests, name).or_else(|| get(limits, name)).map_or(0, measure)
+}
+
+/// The sum over a pod's containers and sidecars, or the largest init container together with the sidecars started
+/// before it, whichever is more.
+fn aggregate(pod: &Pod, of: impl Fn(&Container) -> i64) -> i64 {
+    let mut sidecars = 0;
+    let mut init_peak = 0;
+    for container in init_containers(pod) {
+        if is_sidecar(container) {
+            sidecars += of(container);
+            init_peak = init_peak.max(sidecars);
+        } else {
+            init_peak = init_peak.max(sidecars + of(container));
+        }
+    }
+    let main: i64 = spec(pod).containers.iter().map(of).sum();
+    (main + sidecars).max(init_peak)
+}
+
+fn measure_of(name: &str) -> fn(&Quantity) -> i64 {
+    if name == "cpu" { milli } else { units }
 }
 
 /// What a pod asks of a node: milli-CPU and bytes of memory.
@@ -108,58 +193,35 @@ pub struct Demand {
     pub memory: i64,
 }
 
-/// A pod's effective requests: the sum of its containers and sidecars, or the largest init container
-/// together with the sidecars started before it, whichever is more, and the overhead.
+/// A pod's effective requests (`PodRequests`): its own, or else those of its containers together; and the overhead.
 #[must_use]
 pub fn demand(pod: &Pod) -> Demand {
-    let of = |name: &str, measure: fn(&Quantity) -> i64| {
-        let ask = |container: &Container| {
-            let (requests, limits) = requirements(container);
-            get(requests, name).or_else(|| get(limits, name)).map_or(0, measure)
-        };
-        let mut sidecars = 0;
-        let mut init_peak = 0;
-        for container in init_containers(pod) {
-            if is_sidecar(container) {
-                sidecars += ask(container);
-                init_peak = init_peak.max(sidecars);
-            } else {
-                init_peak = init_peak.max(sidecars + ask(container));
-            }
-        }
-        let main: i64 = spec(pod).containers.iter().map(ask).sum();
-        (main + sidecars).max(init_peak) + get(spec(pod).overhead.as_ref(), name).map_or(0, measure)
+    let of = |name: &str| {
+        let measure = measure_of(name);
+        let own = pod_request(pod, name).map(measure);
+        let inside = || aggregate(pod, |container| ask(container, name, measure));
+        own.unwrap_or_else(inside) + get(spec(pod).overhead.as_ref(), name).map_or(0, measure)
     };
-    Demand { cpu: of("cpu", milli), memory: of("memory", units) }
+    Demand { cpu: of("cpu"), memory: of("memory") }
 }
 
-/// The memory that a pod may use as a whole: known only where every container has a limit, or the pod itself
-/// has one (upstream's `ResourceConfigForPod` and `PodLimits`).
+/// What a pod may use as a whole of `cpu` (in milli-units) or `memory`: known only where it has a limit of its own, or
+/// every container has one (`ResourceConfigForPod` and `PodLimits`).
 #[must_use]
-pub fn pod_memory_limit(pod: &Pod) -> Option<i64> {
-    let limit = |container: &Container| {
-        get(requirements(container).1, "memory").map(units).filter(|bytes| *bytes > 0)
-    };
-    let of_pod = spec(pod).resources.as_ref().and_then(|resources| resources.limits.as_ref());
-    if let Some(bytes) = get(of_pod, "memory").map(units).filter(|bytes| *bytes > 0) {
-        return Some(bytes);
-    }
-    let main = spec(pod).containers.iter().map(limit).sum::<Option<i64>>()?;
-    let (mut sidecars, mut init_peak) = (0, 0);
-    for container in init_containers(pod) {
-        let bytes = limit(container)?;
-        if is_sidecar(container) {
-            sidecars += bytes;
-        }
-        init_peak = init_peak.max(if is_sidecar(container) { sidecars } else { sidecars + bytes });
-    }
-    let overhead = get(spec(pod).overhead.as_ref(), "memory").map_or(0, units);
-    Some((main + sidecars).max(init_peak) + overhead)
+pub fn pod_limit(pod: &Pod, name: &str) -> Option<i64> {
+    let measure = measure_of(name);
+    let given = |list: Option<&List>| get(list, name).map(measure).filter(|number| *number > 0);
+    let own = given(of_pod(pod).1);
+    let all = super::all_containers(pod).all(|container| given(requirements(container).1).is_some());
+    let inside = || all.then(|| aggregate(pod, |container| given(requirements(container).1).unwrap_or(0)));
+    let overhead = get(spec(pod).overhead.as_ref(), name).map_or(0, measure);
+    Some(own.or_else(inside)? + overhead)
 }
 
 /// The value of a `resourceFieldRef` (`limits.cpu`, `requests.memory` …) divided by its divisor, rounded up.
-/// Where a limit or request is missing, the node's allocatable stands in, as documented.
+/// Where a limit is missing, the pod's stands in, and without one the node's allocatable, as documented.
 pub fn field(
+    pod: &Pod,
     container: &Container,
     resource: &str,
     divisor: Option<&Quantity>,
@@ -172,19 +234,21 @@ pub fn field(
         _ => return Err(format!("unsupported container resource : {resource}")),
     };
     let is_limit = resource.starts_with("limits.");
+    let given = |measure: fn(&Quantity) -> i64| {
+        let whole = get(of_pod(pod).1, name).filter(|_| is_limit);
+        get(list, name).map(measure).filter(|value| *value > 0).or_else(|| whole.map(measure))
+    };
     let divide = |value: i64, by: i64| (value + by - 1) / by;
     match name {
         "cpu" => {
-            let found = get(list, name).map(milli).filter(|value| *value > 0);
-            let value = found.unwrap_or(if is_limit { allocatable.cpu } else { 0 });
+            let value = given(milli).unwrap_or(if is_limit { allocatable.cpu } else { 0 });
             let by = divisor.map(milli).filter(|value| *value > 0).unwrap_or(1000);
             Ok(divide(value, by).to_string())
         }
         "memory" | "ephemeral-storage" => {
-            let found = get(list, name).map(units).filter(|value| *value > 0);
             let missing = if is_limit && name == "memory" { allocatable.memory } else { 0 };
             let by = divisor.map(units).filter(|value| *value > 0).unwrap_or(1);
-            Ok(divide(found.unwrap_or(missing), by).to_string())
+            Ok(divide(given(units).unwrap_or(missing), by).to_string())
         }
         _ => Err(format!("unsupported container resource : {resource}")),
     }
@@ -250,12 +314,12 @@ mod tests {
                 json!({"containers": [{"name": "a", "resources": first}, {"name": "b", "resources": second}]}),
             )
         };
-        assert_eq!(pod_memory_limit(&pair(limited("64Mi"), limited("32Mi"))), Some(96 << 20));
-        assert_eq!(pod_memory_limit(&pair(limited("64Mi"), json!({}))), None);
+        assert_eq!(pod_limit(&pair(limited("64Mi"), limited("32Mi")), "memory"), Some(96 << 20));
+        assert_eq!(pod_limit(&pair(limited("64Mi"), json!({})), "memory"), None);
         let with_init = pod(json!({
             "containers": [{"name": "a", "resources": limited("1Mi")}],
             "initContainers": [{"name": "i", "resources": limited("5Mi")}]}));
-        assert_eq!(pod_memory_limit(&with_init), Some(5 << 20));
+        assert_eq!(pod_limit(&with_init, "memory"), Some(5 << 20));
     }
 
     #[test]
@@ -264,7 +328,8 @@ mod tests {
         let container = &spec(&pod).containers[0];
         let allocatable = Demand { cpu: 4000, memory: 8 * GIB };
         let read = |name: &str, divisor: Option<&str>| {
-            field(container, name, divisor.map(|text| Quantity(text.into())).as_ref(), allocatable).unwrap()
+            field(&pod, container, name, divisor.map(|text| Quantity(text.into())).as_ref(), allocatable)
+                .unwrap()
         };
         assert_eq!(read("limits.cpu", None), "2");
         assert_eq!(read("limits.cpu", Some("1m")), "1500");
@@ -272,6 +337,33 @@ mod tests {
         assert_eq!(read("requests.memory", None), "0");
         let bare = with(&json!({}));
         let container = &spec(&bare).containers[0];
-        assert_eq!(field(container, "limits.cpu", None, allocatable).unwrap(), "4");
+        assert_eq!(field(&bare, container, "limits.cpu", None, allocatable).unwrap(), "4");
+        let mut whole = bare.clone();
+        whole.spec.as_mut().unwrap().resources =
+            serde_json::from_value(json!({"limits": {"cpu": "3"}})).unwrap();
+        assert_eq!(field(&whole, container, "limits.cpu", None, allocatable).unwrap(), "3");
+        assert_eq!(field(&whole, container, "requests.cpu", None, allocatable).unwrap(), "0");
+    }
+
+    /// KEP-2837: the pod's own requirements decide before those of its containers.
+    #[test]
+    fn a_pod_may_ask_as_a_whole() {
+        let pod = pod(json!({
+            "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
+            "initContainers": [{"name": "s", "restartPolicy": "Always"}],
+            "containers": [
+                {"name": "a", "resources": {"requests": {"memory": "512Mi"}, "limits": {"memory": "1Gi"}}},
+                {"name": "b"}],
+        }));
+        assert_eq!(qos_class(&pod), "Burstable");
+        assert_eq!(demand(&pod), Demand { cpu: 1000, memory: 2 * GIB });
+        assert_eq!((pod_limit(&pod, "cpu"), pod_limit(&pod, "memory")), (Some(2000), Some(2 * GIB)));
+        let of = |index: usize| cgroup(&pod, &spec(&pod).containers[index], 4 * GIB);
+        assert_eq!((of(0).memory_limit, of(0).cpu_quota), (Some(GIB), Some(200_000)));
+        assert_eq!((of(1).memory_limit, of(1).cpu_shares), (Some(2 * GIB), Some(2048)));
+        // 1.5Gi of the pod's request are nobody's: 512Mi for each of the three, of 4Gi.
+        assert_eq!((of(0).oom_score_adj, of(1).oom_score_adj), (Some(750), Some(875)));
+        let sidecar = cgroup(&pod, init_containers(&pod).next().unwrap(), 4 * GIB);
+        assert_eq!(sidecar.oom_score_adj, Some(875), "no sooner than the least of those that it serves");
     }
 }

@@ -86,6 +86,10 @@ const CONTAINER: &[(&str, Known)] = &[
                     ("resourceFieldRef", Object(RESOURCE_REF)),
                     ("configMapKeyRef", Object(KEY_SELECTOR)),
                     ("secretKeyRef", Object(KEY_SELECTOR)),
+                    (
+                        "fileKeyRef",
+                        Object(&[("volumeName", Any), ("path", Any), ("key", Any), ("optional", Any)]),
+                    ),
                 ]),
             ),
         ]),
@@ -243,6 +247,15 @@ const POD: &[(&str, Known)] = &[
     // `true` is the default and means what we do; `false` asks for a user namespace.
     ("hostUsers", OneOf(&["true"])),
     ("os", Object(&[("name", OneOf(&["linux"]))])),
+    (
+        "resources",
+        Object(&[
+            ("limits", Object(&[("cpu", Any), ("memory", Any)])),
+            ("requests", Object(&[("cpu", Any), ("memory", Any)])),
+        ]),
+    ),
+    ("runtimeClassName", Any),
+    ("overhead", Object(&[("cpu", Any), ("memory", Any), ("ephemeral-storage", Any)])),
 ];
 
 /// The path of the first field in a pod's spec that is not supported, if there is one.
@@ -363,7 +376,10 @@ mod tests {
     #[test]
     fn what_we_do_not_is_named() {
         for (spec, path) in [
-            (json!({"runtimeClassName": "gvisor"}), "spec.runtimeClassName"),
+            (
+                json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}}),
+                "spec.resources.limits.hugepages-2Mi",
+            ),
             (json!({"hostUsers": false}), "spec.hostUsers"),
             (json!({"volumes": [{"name": "a"}, {"name": "v", "nfs": {}}]}), "spec.volumes[1].nfs"),
             (json!({"volumes": [{"name": "v", "rbd": {"image": "i"}}]}), "spec.volumes[0].rbd"),

@@ -6,11 +6,12 @@ use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use client::EventType;
 use k8s_openapi::api::core::v1::Pod;
-use kubelet_runtime::{ADDRESS_ANNOTATION, NetworkMode, PodView, RuntimeError, SandboxSpec, SandboxView};
+use kubelet_runtime::{ADDRESS_ANNOTATION, NetworkMode, PodView, SandboxSpec, SandboxView};
 use tokio::time::Instant;
 
 use super::{Worker, files::PodFiles};
 use crate::{
+    api,
     network::host_ports,
     pod::{self, described, downward::Surroundings, identity, plan::newest_sandbox, spec, uid},
     volumes::{Prepared, VolumeError},
@@ -87,7 +88,9 @@ impl Worker {
             .iter()
             .flatten()
             .any(|volume| volume.downward_api.is_some() || volume.projected.is_some());
-        let sandbox_spec = self.sandbox_spec(pod, attempt);
+        let mut sandbox_spec = self.sandbox_spec(pod, attempt);
+        let handler = self.handler(pod).await;
+        sandbox_spec.handler = handler.map_err(|why| self.sandbox_failed(pod, &why))?;
         let sandbox = self.context.runtime.ensure_sandbox(&sandbox_spec);
         let volumes = self.prepare_volumes(pod, &around, Duration::ZERO);
         let (sandbox, volumes) = tokio::join!(sandbox, volumes);
@@ -112,7 +115,17 @@ impl Worker {
         Ok(sandbox)
     }
 
-    fn sandbox_failed(&self, pod: &Pod, error: &RuntimeError) -> String {
+    /// The handler of the pod's RuntimeClass, as the API has it now (upstream's `LookupRuntimeHandler`).
+    async fn handler(&self, pod: &Pod) -> Result<Option<String>, String> {
+        let Some(name) = spec(pod).runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
+            return Ok(None);
+        };
+        let class = self.context.client.get(api::runtime_classes(), "", name).await;
+        let class = class.map_err(|error| client::error::chain(&error))?;
+        Ok(class["handler"].as_str().map(str::to_owned))
+    }
+
+    fn sandbox_failed(&self, pod: &Pod, error: &dyn std::fmt::Display) -> String {
         let text = format!("Failed to create pod sandbox: {error}");
         self.context.events.pod(pod, EventType::Warning, "FailedCreatePodSandBox", &text);
         text
@@ -202,6 +215,8 @@ impl Worker {
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             annotations: BTreeMap::new(),
             image: self.context.sandbox_image.clone(),
+            group: self.context.groups.parent(pod),
+            handler: None,
         }
     }
 }

@@ -60,6 +60,7 @@ impl Worker {
             stopped.map_err(|error| format!("cannot stop the sandbox: {error}"))?;
         }
         self.release_network(pod).await?;
+        self.remove_group(pod).await?;
         let view = self.observe(pod).await?;
         self.finished = true;
         self.waiting.clear();
@@ -70,6 +71,7 @@ impl Worker {
         self.context.images.forget(uid(pod));
         self.publish(pod, view.as_ref(), delete);
         self.evicting = None;
+        self.balance().await;
         Ok(RESYNC)
     }
 
@@ -132,10 +134,12 @@ impl Worker {
         if view.is_some() {
             self.context.runtime.remove_pod(uid(pod)).await.map_err(|error| error.to_string())?;
         }
+        self.remove_group(pod).await?;
         self.context.volumes.tear_down(uid(pod)).await?;
         self.context.images.forget(uid(pod));
         self.context.statuses.forget(uid(pod));
         self.context.admission.lock().release(uid(pod));
+        self.balance().await;
         Ok(())
     }
 }

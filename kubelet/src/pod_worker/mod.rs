@@ -11,6 +11,7 @@ mod actions;
 mod collecting;
 mod files;
 mod ground;
+mod grouping;
 mod health_check;
 mod image_volumes;
 mod lifecycle;
@@ -53,6 +54,7 @@ use crate::{
     pressure::victims::Eviction,
     static_pods::mirror::{Mirror, is_static},
 };
+use grouping::Grouped;
 use probing::Probes;
 use start::{Ground, start};
 use stop::stop_container;
@@ -205,6 +207,8 @@ struct Worker {
     /// The limits that runs were to be given last, and why that failed.
     resized: BTreeMap<String, (u32, ContainerResources)>,
     resize_error: Option<String>,
+    /// The pod's control group, once this worker has seen to it.
+    grouped: Option<Grouped>,
     /// Everything has stopped and nothing will start again.
     finished: bool,
 }
@@ -238,6 +242,7 @@ impl Worker {
             resize_pending: None,
             resized: BTreeMap::new(),
             resize_error: None,
+            grouped: None,
             finished: false,
         }
     }
@@ -360,6 +365,7 @@ impl Worker {
             return Ok(RESYNC);
         }
         let pod = &self.allocate(pod);
+        self.ensure_group(pod).await?;
         let mut view = self.observe(pod).await?;
         for _ in 0..ROUNDS {
             if !self.is_current(pod) {
@@ -492,6 +498,12 @@ impl Worker {
         self.probes.follow(&self.context, pod, view, address, &known);
         self.collect_garbage(pod, view);
         let mut pause = decided.wake_after.unwrap_or(RESYNC).min(RESYNC);
+        if !resizing::has_unsettled(pod, view)
+            && let Err(error) = self.settle_group(pod).await
+        {
+            tracing::warn!(pod = described(pod), "the pod's control group stays as it is for now: {error}");
+            pause = pause.min(RESIZE_RETRY);
+        }
         if self.resize_pending.is_some() {
             pause = pause.min(RESIZE_RETRY);
         }

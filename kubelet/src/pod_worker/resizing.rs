@@ -6,7 +6,7 @@ use client::EventType;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::{ContainerResources, ContainerState, PodView};
 
-use super::Worker;
+use super::{Worker, grouping::Grouped};
 use crate::pod::{
     all_containers, latest_run,
     resize::{self, Resize},
@@ -58,14 +58,19 @@ impl Worker {
         }
     }
 
-    /// Whether a container does not have what its pod was given, and what went wrong.
+    /// Whether a container or the pod as a whole does not have what the pod was given, and what went wrong.
     pub(super) fn resizing(&self, pod: &Pod, view: Option<&PodView>) -> Option<Option<String>> {
-        let unsettled = all_containers(pod).any(|container| {
-            latest_run(view, &container.name).is_some_and(|run| {
-                matches!(run.state, ContainerState::Running { .. })
-                    && resize::decide(pod, container, run.resources.as_ref()) != Resize::Settled
-            })
-        });
-        unsettled.then(|| self.resize_error.clone())
+        let of_pod = self.grouped.as_ref().is_some_and(Grouped::is_changing);
+        (of_pod || has_unsettled(pod, view)).then(|| self.resize_error.clone())
     }
+}
+
+/// Whether a running container does not have what its pod was given.
+pub(super) fn has_unsettled(pod: &Pod, view: Option<&PodView>) -> bool {
+    all_containers(pod).any(|container| {
+        latest_run(view, &container.name).is_some_and(|run| {
+            matches!(run.state, ContainerState::Running { .. })
+                && resize::decide(pod, container, run.resources.as_ref()) != Resize::Settled
+        })
+    })
 }

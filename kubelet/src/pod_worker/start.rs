@@ -23,6 +23,7 @@ use crate::{
     pod::{
         HASH_ANNOTATION, SANDBOX_ANNOTATION,
         downward::Surroundings,
+        env_file::{self, EnvFiles},
         environment::{DataObjects, ServiceFacts, environment, expand, expand_all, references},
         identity, namespace,
         plan::{Start, container_hash},
@@ -183,7 +184,8 @@ async fn container_spec(
     }
     let services: Vec<ServiceFacts> =
         context.services.list().into_iter().map(|(_, service)| service.as_ref().clone()).collect();
-    let variables = environment(pod, container, &services, &objects, ground.around)?;
+    let files = env_files(container, ground).await?;
+    let variables = environment(pod, container, &services, &objects, &files, ground.around)?;
     let mounts = mounts(context, pod, container, start, ground, &variables).await?;
     let devices =
         if context.runtime.capabilities().volumes { devices(pod, container, ground)? } else { Vec::new() };
@@ -224,6 +226,7 @@ async fn container_spec(
         tty: container.tty.unwrap_or_default(),
         stop_signal: container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.stop_signal.clone()),
         annotations,
+        group: context.groups.parent(pod),
     })
 }
 
@@ -240,6 +243,21 @@ fn devices(pod: &Pod, container: &Container, ground: &Ground<'_>) -> Result<Vec<
         })
     };
     container.volume_devices.iter().flatten().map(device).collect()
+}
+
+/// Reads the files that the environment comes from, as they are now.
+async fn env_files(container: &Container, ground: &Ground<'_>) -> Result<EnvFiles, String> {
+    let mut files = EnvFiles::default();
+    for (volume, path) in env_file::references(container) {
+        let place = ground.volumes.get(&volume);
+        let place =
+            place.ok_or_else(|| format!("cannot find volume {volume:?} referenced by fileKeyRef"))?.clone();
+        let relative = path.clone();
+        let text = volumes::blocking(move || volumes::sub_path::read_text(&place, &relative)).await;
+        let parsed = text.and_then(|text| text.map(|text| env_file::parse(&text)).transpose());
+        files.0.insert((volume, path), parsed);
+    }
+    Ok(files)
 }
 
 /// The volume mounts, then the pod's own files, which give way to a mount at the same place.

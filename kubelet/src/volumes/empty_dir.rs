@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 use k8s_openapi::api::core::v1::{EmptyDirVolumeSource, Pod};
 
 use super::{mounts, ownership};
-use crate::pod::resources::{pod_memory_limit, units};
+use crate::pod::resources::{pod_limit, units};
 
 /// How large a volume in memory is: what the node has to give, or the pod's memory limit, or `sizeLimit`,
 /// whichever is least. `None` (the kernel's default of half the memory) only where the node's is not known.
@@ -13,7 +13,7 @@ use crate::pod::resources::{pod_memory_limit, units};
 pub(super) fn memory_size(pod: &Pod, source: &EmptyDirVolumeSource, allocatable: i64) -> Option<i64> {
     let of_node = Some(allocatable).filter(|bytes| *bytes > 0);
     let of_volume = source.size_limit.as_ref().map(units).filter(|bytes| *bytes > 0);
-    [of_node, pod_memory_limit(pod), of_volume].into_iter().flatten().min()
+    [of_node, pod_limit(pod, "memory"), of_volume].into_iter().flatten().min()
 }
 
 /// Makes the directory; with `medium: Memory` it is a tmpfs of `size` bytes.

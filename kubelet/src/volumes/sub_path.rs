@@ -6,16 +6,21 @@
 
 use std::{
     fs,
+    io::Read,
     os::fd::{AsRawFd, OwnedFd},
     path::{Component, Path, PathBuf},
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     sys::stat::{Mode, mkdirat},
 };
 
 use super::mounts;
+
+/// The most that is read of a file: more than an environment may hold.
+const MOST_TEXT: u64 = 1 << 20;
 
 /// Prepares one sub-path: `volume` on the node, `target` our place for the bind mount. Missing directories
 /// are made, as documented.
@@ -34,6 +39,29 @@ pub(crate) fn prepare(volume: &Path, sub_path: &str, target: &Path) -> Result<Pa
     Ok(target.to_owned())
 }
 
+/// The text of a file below a volume; `None` if there is none. Whoever writes into the volume is not trusted: no link
+/// leads out of it, and only a plain file of some size is read.
+pub(crate) fn read_text(volume: &Path, relative: &str) -> Result<Option<String>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot read {relative}: {error}");
+    let root =
+        open(volume, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty()).map_err(|error| failed(&error))?;
+    // A pipe would otherwise be waited for.
+    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH);
+    let mut file = match openat2(&root, relative, how) {
+        Ok(found) => fs::File::from(found),
+        Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(None),
+        Err(error) => return Err(failed(&error)),
+    };
+    let found = file.metadata().map_err(|error| failed(&error))?;
+    if !found.is_file() || found.len() > MOST_TEXT {
+        return Err(format!("{relative} must be a file of at most {MOST_TEXT} bytes"));
+    }
+    let mut text = String::new();
+    file.by_ref().take(MOST_TEXT).read_to_string(&mut text).map_err(|error| failed(&error))?;
+    Ok(Some(text))
+}
+
 /// Opens a path below a directory, making missing directories; refuses links that lead out.
 fn open_below(volume: &Path, relative: &Path) -> Result<OwnedFd, String> {
     let shown = relative.display();
@@ -50,7 +78,7 @@ fn open_below(volume: &Path, relative: &Path) -> Result<OwnedFd, String> {
     for part in relative.components() {
         let Component::Normal(name) = part else { continue };
         let next = match openat2(&parent, name, how) {
-            Err(nix::errno::Errno::ENOENT) => {
+            Err(Errno::ENOENT) => {
                 mkdirat(&parent, name, Mode::from_bits_truncate(0o750))
                     .map_err(|error| format!("cannot make subPath {shown}: {error}"))?;
                 openat2(&parent, name, how)
@@ -79,6 +107,10 @@ mod tests {
         assert!(open_below(&volume, Path::new("out/passwd")).is_err());
         assert!(open_below(&volume, Path::new("new/deep")).is_ok());
         assert!(volume.join("new/deep").is_dir());
+        fs::write(volume.join("in/text"), "A='1'\n").unwrap();
+        assert_eq!(read_text(&volume, "link/text").unwrap().as_deref(), Some("A='1'\n"));
+        assert_eq!(read_text(&volume, "in/none"), Ok(None));
+        assert!(read_text(&volume, "out/passwd").is_err() && read_text(&volume, "in").is_err());
         assert!(prepare(&volume, "../x", &home.path().join("t")).is_err());
     }
 }

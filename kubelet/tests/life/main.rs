@@ -256,15 +256,11 @@ async fn exits_follow_the_restart_policy() {
 #[tokio::test]
 async fn what_cannot_be_done_is_said() {
     let mut world = World::new();
-    let refused =
-        world.create("refused", json!({"runtimeClassName": "gvisor", "containers": [{"name": "a"}]}));
+    let refused = world.create("refused", json!({"hostUsers": false, "containers": [{"name": "a"}]}));
     world.phase(&refused, "Failed").await;
     let status = world.api.get(&refused).unwrap()["status"].clone();
     assert_eq!(status["reason"], "UnsupportedField");
-    assert_eq!(
-        status["message"],
-        "Pod was rejected: field spec.runtimeClassName is not supported by this node"
-    );
+    assert_eq!(status["message"], "Pod was rejected: field spec.hostUsers is not supported by this node");
     world.delete("refused");
     world.gone(&refused).await;
 

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::pod_resources::{POD_LEVEL, aggregate, is_pod_level};
+
 use super::{Fields, absent, each, ensure, inside, number, storage, text, text_of};
 
 /// A Pod: the template's defaults, and those that only a Pod has.
@@ -11,6 +13,7 @@ pub(super) fn pod(object: &mut Fields) {
         for list in ["initContainers", "containers"] {
             each(spec, list, |container| inside(container, "resources", requests_from_limits));
         }
+        pod_requests(spec);
         absent(spec, "enableServiceLinks", true);
         if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
             for list in ["initContainers", "containers"] {
@@ -61,6 +64,31 @@ fn requests_from_limits(resources: &mut Fields) {
         for (name, limit) in limits {
             requests.entry(name).or_insert(limit);
         }
+    });
+}
+
+/// A pod that is limited as a whole requests what its containers do together; what none of them requests, up to its
+/// limit (upstream's `defaultPodRequests`).
+fn pod_requests(spec: &mut Fields) {
+    let Some(Value::Object(limits)) = spec.get("resources").and_then(|own| own.get("limits")).cloned() else {
+        return;
+    };
+    if limits.is_empty() {
+        return;
+    }
+    let list = |name: &str| spec.get(name).cloned().unwrap_or_default();
+    let containers = json!({"containers": list("containers"), "initContainers": list("initContainers")});
+    let sums = aggregate(&containers, "requests");
+    inside(spec, "resources", |resources| {
+        ensure(resources, "requests", |requests| {
+            // Huge pages are not requested beyond what is limited.
+            for (name, sum) in sums.iter().filter(|(name, _)| POD_LEVEL.contains(&name.as_str())) {
+                requests.entry(name.as_str()).or_insert_with(|| json!(sum.to_string()));
+            }
+            for (name, limit) in limits.iter().filter(|(name, _)| is_pod_level(name)) {
+                requests.entry(name.as_str()).or_insert_with(|| limit.clone());
+            }
+        });
     });
 }
 

@@ -12,14 +12,18 @@ pub fn prepare_for_create(pod: &mut Value) {
 }
 
 /// `Guaranteed` if every container has limits for CPU and memory and requests exactly those, `BestEffort`
-/// if none names either, `Burstable` in between.
+/// if none names either, `Burstable` in between. A pod with requirements of its own is judged by those alone.
 #[must_use]
 pub fn quality_of_service(pod: &Value) -> &'static str {
+    let own = &pod["spec"]["resources"];
+    let has_own =
+        ["requests", "limits"].iter().any(|side| own[side].as_object().is_some_and(|list| !list.is_empty()));
     let lists = ["containers", "initContainers"];
     let containers = lists.iter().filter_map(|list| pod["spec"][list].as_array()).flatten();
+    let whole = has_own.then_some(&pod["spec"]);
     let mut any = false;
     let mut guaranteed = true;
-    for container in containers {
+    for container in whole.into_iter().chain(containers.filter(|_| !has_own)) {
         for resource in ["cpu", "memory"] {
             let amount = |side: &str| {
                 Quantity::from_value(&container["resources"][side][resource])
@@ -45,7 +49,7 @@ pub fn quality_of_service(pod: &Value) -> &'static str {
 }
 
 /// What an update of a subresource may change: `ephemeralcontainers` the containers of that name, `resize` the
-/// resources of containers and how they are resized (upstream's `dropNonEphemeralContainerUpdates` and
+/// resources of containers and of the pod as a whole, and how they are resized (upstream's `dropNonEphemeralContainerUpdates` and
 /// `dropNonResizeUpdates`).
 pub fn prepare_for_subresource(subresource: &str, new: &mut Value, old: &Value, _now: jiff::Timestamp) {
     if !matches!(subresource, "ephemeralcontainers" | "resize") {
@@ -63,6 +67,7 @@ pub fn prepare_for_subresource(subresource: &str, new: &mut Value, old: &Value, 
                 resize_containers(kept, &new["spec"][list]);
             }
         }
+        copy_or_remove(&mut shaped["spec"], &new["spec"], "resources");
     } else {
         copy_or_remove(&mut shaped["spec"], &new["spec"], "ephemeralContainers");
     }
@@ -127,6 +132,9 @@ mod tests {
         assert_eq!(quality_of_service(&pod(&json!({"limits": {"cpu": "1", "memory": "1Gi"}}))), "Guaranteed");
         let less = json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "1"}});
         assert_eq!(quality_of_service(&pod(&less)), "Burstable");
+        let mut whole = pod(&less);
+        whole["spec"]["resources"] = same;
+        assert_eq!(quality_of_service(&whole), "Guaranteed");
     }
 
     #[test]

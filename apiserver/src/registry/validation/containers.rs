@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api_objects::{Value, names, quantity::Quantity};
+use api_objects::{Value, names};
 
 use super::findings::{Findings, Spot};
-use super::{cluster, entries, given, integer, items, mounts, text};
+use super::{entries, given, integer, items, mounts, resources, text, volumes};
 
 const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 pub(super) const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
@@ -22,7 +22,7 @@ pub(super) fn all(spec: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>,
     let mut ports = BTreeSet::new();
     for (index, container) in apps.iter().enumerate() {
         let at = apps_at.index(index);
-        common(container, volumes, &at, findings);
+        common(spec, container, volumes, &at, findings);
         unique_name(container, &mut taken, &at, findings);
         probes_and_lifecycle(container, &at, findings);
         host_ports(container, &mut ports, &at, findings);
@@ -31,7 +31,7 @@ pub(super) fn all(spec: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>,
     let inits_at = at.field("initContainers");
     for (index, container) in items(&spec["initContainers"]).iter().enumerate() {
         let at = inits_at.index(index);
-        common(container, volumes, &at, findings);
+        common(spec, container, volumes, &at, findings);
         unique_name(container, &mut taken, &at, findings);
         // They run one by one: ports clash only within one.
         host_ports(container, &mut BTreeSet::new(), &at, findings);
@@ -50,7 +50,7 @@ pub(super) fn all(spec: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>,
     let ephemeral_at = at.field("ephemeralContainers");
     for (index, container) in items(&spec["ephemeralContainers"]).iter().enumerate() {
         let at = ephemeral_at.index(index);
-        common(container, volumes, &at, findings);
+        common(spec, container, volumes, &at, findings);
         unique_name(container, &mut taken, &at, findings);
         for (field, value) in entries(container) {
             // What is given and empty is absent.
@@ -171,7 +171,13 @@ fn unique_name<'a>(
     }
 }
 
-fn common(container: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>, findings: &mut Findings) {
+fn common(
+    spec: &Value,
+    container: &Value,
+    volumes: &BTreeMap<&str, &Value>,
+    at: &Spot<'_>,
+    findings: &mut Findings,
+) {
     match text(&container["name"]) {
         "" => findings.required(&at.field("name"), ""),
         name => findings.invalid_each(&at.field("name"), name, names::dns1123_label(name)),
@@ -190,12 +196,14 @@ fn common(container: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>, fi
     );
     ports(&container["ports"], &at.field("ports"), findings);
     environment(&container["env"], &at.field("env"), findings);
+    environment_files(spec, container, &at.field("env"), findings);
     environment_sources(&container["envFrom"], &at.field("envFrom"), findings);
     mounts::mounts(container, volumes, at, findings);
     mounts::devices(container, volumes, at, findings);
     findings.one_of(&at.field("imagePullPolicy"), &container["imagePullPolicy"], &PULL_POLICIES);
-    resources(&container["resources"], &at.field("resources"), findings);
-    security_context(&container["securityContext"], &at.field("securityContext"), findings);
+    resources::container(&container["resources"], &at.field("resources"), findings);
+    let host_users = spec["hostUsers"] != false;
+    security_context(&container["securityContext"], host_users, &at.field("securityContext"), findings);
 }
 
 fn ports(ports: &Value, at: &Spot<'_>, findings: &mut Findings) {
@@ -347,6 +355,36 @@ fn environment_source(source: &Value, at: &Spot<'_>, findings: &mut Findings) {
     }
 }
 
+/// Variables out of files: the file stands in a volume of the pod's own (upstream's `validateFileKeyRefVolumes`).
+fn environment_files(spec: &Value, container: &Value, at: &Spot<'_>, findings: &mut Findings) {
+    for (index, variable) in items(&container["env"]).iter().enumerate() {
+        let reference = &variable["valueFrom"]["fileKeyRef"];
+        if !given(reference) {
+            continue;
+        }
+        let at = at.index(index);
+        let at = at.field("valueFrom");
+        let at = at.field("fileKeyRef");
+        match text(&reference["key"]) {
+            "" => findings.required(&at.field("key"), ""),
+            key => findings.invalid_each(&at.field("key"), key, names::environment_name(key)),
+        }
+        match text(&reference["path"]) {
+            "" => findings.required(&at.field("path"), ""),
+            path => volumes::local_path(path, &at.field("path"), findings),
+        }
+        let (at, name) = (at.field("volumeName"), text(&reference["volumeName"]));
+        match items(&spec["volumes"]).iter().find(|volume| volume["name"] == name) {
+            _ if name.is_empty() => findings.required(&at, ""),
+            None => findings.not_found(&at, name),
+            Some(volume) if !given(&volume["emptyDir"]) => {
+                findings.invalid(&at, name, "referenced volume must be of type emptyDir");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
 /// A reference to a field of the pod: a plain path, or one entry of its labels or annotations.
 pub(super) fn field_reference(reference: &Value, fields: &[&str], at: &Spot<'_>, findings: &mut Findings) {
     let at_path = at.field("fieldPath");
@@ -401,68 +439,7 @@ pub(super) fn no_backsteps(path: &str, at: &Spot<'_>, findings: &mut Findings) {
     }
 }
 
-/// Resources that Kubernetes itself knows, as containers may use them.
-fn is_standard_resource(name: &str) -> bool {
-    matches!(name, "cpu" | "memory" | "ephemeral-storage") || name.starts_with("hugepages-")
-}
-
-fn resources(requirements: &Value, at: &Spot<'_>, findings: &mut Findings) {
-    let (limits, requests) = (&requirements["limits"], &requirements["requests"]);
-    let mut huge_pages = false;
-    let mut basics = false;
-    for (list, quantities) in [("limits", limits), ("requests", requests)] {
-        let list_at = at.field(list);
-        for (name, value) in entries(quantities) {
-            let at = list_at.key(name);
-            resource_name(name, &at, findings);
-            cluster::resource_quantity(name, value, &at, findings);
-            huge_pages |= name.starts_with("hugepages-");
-            basics |= matches!(name, "cpu" | "memory");
-        }
-    }
-    let (limits_at, requests_at) = (at.field("limits"), at.field("requests"));
-    for (name, value) in entries(requests) {
-        let overcommit = !name.contains('/') && !name.starts_with("hugepages-");
-        let limit = &limits[name];
-        if !given(limit) {
-            if !overcommit {
-                findings.required(&limits_at, "Limit must be set for non overcommitable resources");
-            }
-            continue;
-        }
-        if let (Ok(request), Ok(limit)) = (Quantity::from_value(value), Quantity::from_value(limit)) {
-            if request != limit && !overcommit {
-                let detail = format!("must be equal to {name} limit of {limit}");
-                findings.invalid(&requests_at, request.to_string(), &detail);
-            } else if request > limit {
-                let detail = format!("must be less than or equal to {name} limit of {limit}");
-                findings.invalid(&requests_at, request.to_string(), &detail);
-            }
-        }
-    }
-    if huge_pages && !basics {
-        findings.forbidden(at, "HugePages require cpu or memory");
-    }
-}
-
-fn resource_name(name: &str, at: &Spot<'_>, findings: &mut Findings) {
-    let problems = names::qualified_name(name);
-    if !problems.is_empty() {
-        findings.invalid_each(at, name, problems);
-    } else if !name.contains('/') {
-        if !is_standard_resource(name) {
-            // Names that mean something elsewhere (quotas, nodes) get the second message alone.
-            if !matches!(name, "pods" | "storage") {
-                findings.invalid(at, name, "must be a standard resource type or fully qualified");
-            }
-            findings.invalid(at, name, "must be a standard resource for containers");
-        }
-    } else if !name.contains("kubernetes.io/") && !cluster::is_extended(name) {
-        findings.invalid(at, name, "doesn't follow extended resource name standard");
-    }
-}
-
-fn security_context(context: &Value, at: &Spot<'_>, findings: &mut Findings) {
+fn security_context(context: &Value, host_users: bool, at: &Spot<'_>, findings: &mut Findings) {
     if !given(context) {
         return;
     }
@@ -479,7 +456,12 @@ fn security_context(context: &Value, at: &Spot<'_>, findings: &mut Findings) {
         }
     }
     if given(&context["procMount"]) {
-        findings.one_of(&at.field("procMount"), &context["procMount"], &["Default", "Unmasked"]);
+        let at = at.field("procMount");
+        findings.one_of(&at, &context["procMount"], &["Default", "Unmasked"]);
+        // An unmasked /proc shows the node's where root inside is root outside.
+        if host_users && context["procMount"] == "Unmasked" {
+            findings.invalid(&at, "Unmasked", "`hostUsers` must be false to use `Unmasked`");
+        }
     }
 }
 

@@ -18,6 +18,7 @@ mod others;
 mod pods;
 mod rbac;
 mod resize;
+mod resources;
 mod scheduling;
 mod services;
 mod storage;

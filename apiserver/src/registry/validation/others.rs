@@ -1,9 +1,9 @@
 //! The first rules of kinds that nothing here acts on yet: what would otherwise be stored and make no sense.
 
-use api_objects::{Resource, Value, schema};
+use api_objects::{Resource, Value, names, schema};
 
 use super::findings::{Findings, Spot};
-use super::{given, integer, items, text};
+use super::{given, integer, items, metadata, resources, scheduling, text};
 
 const SPEC: Spot<'static> = Spot::root("spec");
 
@@ -16,7 +16,7 @@ pub(super) fn check(resource: &Resource, new: &Value, old: Option<&Value>, findi
         ("policy", "PodDisruptionBudget") => disruption_budget(new, findings),
         ("autoscaling", "HorizontalPodAutoscaler") => autoscaler(new, findings),
         ("storage.k8s.io", "StorageClass") => storage_class(new, old, findings),
-        ("node.k8s.io", "RuntimeClass") => unchanged(new, old, "handler", findings),
+        ("node.k8s.io", "RuntimeClass") => runtime_class(new, old, findings),
         ("discovery.k8s.io", "EndpointSlice") => unchanged(new, old, "addressType", findings),
         ("apiextensions.k8s.io", "CustomResourceDefinition") => custom_resource_definition(new, findings),
         _ => {}
@@ -46,6 +46,23 @@ fn unchanged(new: &Value, old: Option<&Value>, field: &str, findings: &mut Findi
     if let Some(old) = old {
         findings.immutable(&Spot::root(field), &new[field], &old[field]);
     }
+}
+
+/// What `pkg/apis/node/validation` says.
+fn runtime_class(new: &Value, old: Option<&Value>, findings: &mut Findings) {
+    unchanged(new, old, "handler", findings);
+    if old.is_some() {
+        return;
+    }
+    let handler = text(&new["handler"]);
+    if !handler.is_empty() {
+        findings.invalid_each(&Spot::root("handler"), handler, names::dns1123_label(handler));
+    }
+    let at = Spot::root("overhead");
+    resources::overhead(&new["overhead"]["podFixed"], &at, findings);
+    let at = Spot::root("scheduling");
+    metadata::labels(&new["scheduling"]["nodeSelector"], &at.field("nodeSelector"), findings);
+    scheduling::tolerations(&new["scheduling"]["tolerations"], &at.field("tolerations"), findings);
 }
 
 fn disruption_budget(new: &Value, findings: &mut Findings) {

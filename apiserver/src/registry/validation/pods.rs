@@ -3,7 +3,7 @@
 use api_objects::{Value, names};
 
 use super::findings::{Findings, Spot};
-use super::{cluster, containers, given, integer, items, metadata, scheduling, text, volumes};
+use super::{cluster, containers, given, integer, items, metadata, resources, scheduling, text, volumes};
 
 pub(super) const SPEC: Spot<'static> = Spot::root("spec");
 const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
@@ -88,6 +88,10 @@ pub(super) fn check_spec(spec: &Value, at: &Spot<'_>, findings: &mut Findings) {
     findings.one_of_in_order(&at.field("restartPolicy"), &spec["restartPolicy"], &RESTART_POLICIES);
     findings.one_of_in_order(&at.field("dnsPolicy"), &spec["dnsPolicy"], &DNS_POLICIES);
     metadata::labels(&spec["nodeSelector"], &at.field("nodeSelector"), findings);
+    resources::pod(spec, &at.field("resources"), findings);
+    if given(&spec["overhead"]) {
+        resources::overhead(&spec["overhead"], &at.field("overhead"), findings);
+    }
     check_security_context(spec, at, findings);
     scheduling::affinity(&spec["affinity"], &at.field("affinity"), findings);
     check_dns(spec, at, findings);

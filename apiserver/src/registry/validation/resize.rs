@@ -38,12 +38,33 @@ pub(super) fn pod(new: &Value, old: &Value, findings: &mut Findings) {
             container(&now["resources"], &before["resources"], &at.field("resources"), findings);
         }
     }
+    pod_level(&new["spec"]["resources"], &old["spec"]["resources"], findings);
     let class = quality_of_service(new);
     if class != text(&old["status"]["qosClass"]) && class != quality_of_service(old) {
         findings.invalid(&SPEC, class, "Pod QOS Class may not change as a result of resizing");
     }
     if keeps_only_cpu_and_memory(&new["spec"]) != keeps_only_cpu_and_memory(&old["spec"]) {
         findings.forbidden(&SPEC, "only cpu and memory resources are mutable");
+    }
+}
+
+/// The same of the pod as a whole (`validatePodLevelResourcesResize`, KEP-5419).
+fn pod_level(now: &Value, before: &Value, findings: &mut Findings) {
+    let at = SPEC.field("resources");
+    if given(before) && !given(now) {
+        findings.forbidden(&at, "pod-level resources cannot be removed");
+        return;
+    }
+    for side in ["requests", "limits"] {
+        if entries(&before[side]).any(|(name, _)| !given(&now[side][name])) {
+            let detail = format!("pod-level resource {side} cannot be removed");
+            findings.forbidden(&at.field(side), &detail);
+        }
+        let others =
+            |list| entries(list).filter(|(name, _)| !matches!(*name, "cpu" | "memory")).collect::<Vec<_>>();
+        if others(&now[side]) != others(&before[side]) {
+            findings.forbidden(&SPEC, "only cpu and memory resources are mutable at pod-level");
+        }
     }
 }
 
@@ -58,9 +79,12 @@ fn container(now: &Value, before: &Value, at: &Spot<'_>, findings: &mut Findings
     }
 }
 
-/// The spec without what a resize may change.
+/// The spec without what a resize may change, and without what is the pod's as a whole.
 fn keeps_only_cpu_and_memory(spec: &Value) -> Value {
     let mut spec = spec.clone();
+    if let Some(fields) = spec.as_object_mut() {
+        fields.remove("resources");
+    }
     for list in ["containers", "initContainers"] {
         for container in spec.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten() {
             if let Some(fields) = container.as_object_mut() {

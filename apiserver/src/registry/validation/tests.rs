@@ -539,3 +539,64 @@ fn a_resize_changes_cpu_and_memory_only() {
         ["spec: Invalid value: \"Guaranteed\": Pod QOS Class may not change as a result of resizing"]
     );
 }
+
+#[test]
+fn an_unmasked_proc_needs_a_user_namespace_and_a_file_of_variables_a_volume() {
+    let unmasked = json!({"securityContext": {"procMount": "Unmasked"}});
+    assert_eq!(
+        on_create("pods", pod_with(&json!({}), &unmasked)),
+        [
+            "spec.containers[0].securityContext.procMount: Invalid value: \"Unmasked\": `hostUsers` must be false to use `Unmasked`"
+        ]
+    );
+    assert_eq!(on_create("pods", pod_with(&json!({"hostUsers": false}), &unmasked)), [""; 0]);
+
+    let volumes = json!({"volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "node", "hostPath": {"path": "/"}}]});
+    let from = |volume: &str, path: &str, key: &str| {
+        let reference = json!({"volumeName": volume, "path": path, "key": key});
+        let variables = json!({"env": [{"name": "A", "valueFrom": {"fileKeyRef": reference}}]});
+        on_create("pods", pod_with(&volumes, &variables))
+    };
+    let at = "spec.containers[0].env[0].valueFrom.fileKeyRef";
+    assert_eq!(from("scratch", "a/b.env", "KEY"), [""; 0]);
+    assert_eq!(
+        from("node", "/b.env", "KEY"),
+        [
+            format!("{at}.path: Invalid value: \"/b.env\": must be a relative path"),
+            format!("{at}.volumeName: Invalid value: \"node\": referenced volume must be of type emptyDir"),
+        ]
+    );
+    assert_eq!(
+        from("none", "", ""),
+        [
+            format!("{at}.key: Required value"),
+            format!("{at}.path: Required value"),
+            format!("{at}.volumeName: Not found: \"none\""),
+        ]
+    );
+}
+
+#[test]
+fn what_a_pod_has_as_a_whole_is_resized_and_never_taken_away() {
+    let with = |cpu: &str| {
+        let list = json!({"cpu": cpu, "memory": "1Gi"});
+        pod_with(&json!({"resources": {"requests": list, "limits": list}}), &json!({}))
+    };
+    let resize = |new: &Value| {
+        let (old, new) = (complete(row("pods"), with("1")), complete(row("pods"), new.clone()));
+        let errors = validate_update(row("pods"), "resize", &new, &old);
+        errors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(resize(&with("2")), [""; 0]);
+    assert_eq!(
+        resize(&pod()),
+        [
+            "spec.resources: Forbidden: pod-level resources cannot be removed",
+            "spec: Invalid value: \"BestEffort\": Pod QOS Class may not change as a result of resizing",
+        ]
+    );
+    let mut less = with("1");
+    less["spec"]["resources"]["limits"] = json!({"cpu": "1"});
+    let removed = "spec.resources.limits: Forbidden: pod-level resource limits cannot be removed";
+    assert!(resize(&less).contains(&removed.to_owned()));
+}

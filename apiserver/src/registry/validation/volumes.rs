@@ -148,7 +148,7 @@ fn key_paths(source: &Value, at: &Spot<'_>, findings: &mut Findings) {
 }
 
 /// A path below the volume that does not look like the kubelet's own bookkeeping.
-fn local_path(path: &str, at: &Spot<'_>, findings: &mut Findings) {
+pub(super) fn local_path(path: &str, at: &Spot<'_>, findings: &mut Findings) {
     if path.starts_with('/') {
         findings.invalid(at, path, "must be a relative path");
     }

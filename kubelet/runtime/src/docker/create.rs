@@ -7,7 +7,10 @@ use bollard::models::{
     Mount as DockerMount, MountBindOptions, MountBindOptionsPropagationEnum, MountType,
 };
 
-use super::labels::{self, Namespaces, PidNamespace};
+use super::{
+    index::Sandbox,
+    labels::{self, PidNamespace},
+};
 use crate::{
     ContainerResources, ContainerSpec, Device, Mount, MountPropagation, NetworkMode, PodIdentity, SandboxSpec,
 };
@@ -54,6 +57,8 @@ pub(super) fn sandbox(node: &Node, image: &str, spec: &SandboxSpec) -> Container
         host_config: Some(HostConfig {
             network_mode: Some(if host_network { "host" } else { "none" }.to_owned()),
             ipc_mode: Some(if spec.host_ipc { "host" } else { "shareable" }.to_owned()),
+            cgroup_parent: spec.group.clone(),
+            runtime: spec.handler.clone(),
             pid_mode: spec.host_pid.then(|| "host".to_owned()),
             shm_size: spec.shm_size.map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
             sysctls: (!sysctls.is_empty()).then_some(sysctls),
@@ -69,16 +74,16 @@ pub(super) fn sandbox(node: &Node, image: &str, spec: &SandboxSpec) -> Container
     }
 }
 
-/// An application's container in the sandbox with that id.
+/// An application's container in its sandbox.
 pub(super) fn container(
     node: &Node,
     pod: &PodIdentity,
-    sandbox_id: &str,
-    namespaces: Namespaces,
+    sandbox: &Sandbox,
     target_id: Option<&str>,
     spec: &ContainerSpec,
 ) -> ContainerCreateBody {
-    let joined = format!("container:{sandbox_id}");
+    let namespaces = sandbox.namespaces;
+    let joined = format!("container:{}", sandbox.id);
     let security = &spec.security;
     let resources = &spec.resources;
     let mut security_options = security.options.clone();
@@ -111,6 +116,8 @@ pub(super) fn container(
             },
             mounts: Some(spec.mounts.iter().map(mount).collect()),
             devices: (!spec.devices.is_empty()).then(|| spec.devices.iter().map(device).collect()),
+            runtime: sandbox.handler.clone(),
+            cgroup_parent: spec.group.clone(),
             cpu_shares: resources.cpu_shares,
             cpu_quota: resources.cpu_quota,
             cpu_period: resources.cpu_period,
@@ -185,10 +192,17 @@ fn mount(mount: &Mount) -> DockerMount {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::labels::Namespaces, *};
     use crate::testing;
 
-    const OWN: Namespaces = Namespaces { pid: PidNamespace::Own, host_ipc: false };
+    fn in_sandbox(pid: PidNamespace, host_ipc: bool) -> Sandbox {
+        let namespaces = Namespaces { pid, host_ipc };
+        Sandbox { id: "abc".to_owned(), namespaces, handler: None, running: true }
+    }
+
+    fn own() -> Sandbox {
+        in_sandbox(PidNamespace::Own, false)
+    }
 
     fn node() -> Node {
         Node { name: "n".to_owned(), lowest_oom_score: -1000 }
@@ -207,6 +221,7 @@ mod tests {
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(host.ipc_mode.as_deref(), Some("shareable"));
         assert_eq!((host.pid_mode, host.oom_score_adj, host.init), (None, Some(-998), Some(false)));
+        assert_eq!(host.cgroup_parent, None, "without a group it is Docker's own");
         assert_eq!(host.restart_policy, None, "the kubelet restarts, never Docker");
     }
 
@@ -225,27 +240,31 @@ mod tests {
     #[test]
     fn a_container_joins_its_sandbox() {
         let pod = testing::pod_identity("web");
-        let spec = testing::container_spec("app", &["sleep", "1"]);
-        let host = host_config(container(&node(), &pod, "abc", OWN, None, &spec));
+        let mut spec = testing::container_spec("app", &["sleep", "1"]);
+        spec.group = Some("/kubepods/podu".to_owned());
+        let host = host_config(container(&node(), &pod, &own(), None, &spec));
+        assert_eq!(host.cgroup_parent.as_deref(), Some("/kubepods/podu"));
         assert_eq!(host.network_mode.as_deref(), Some("container:abc"));
         assert_eq!(host.ipc_mode.as_deref(), Some("container:abc"));
         assert_eq!(host.pid_mode, None, "PID namespaces are shared only when asked for");
-        let host = host_config(container(&node(), &pod, "abc", OWN, Some("def"), &spec));
+        let host = host_config(container(&node(), &pod, &own(), Some("def"), &spec));
         assert_eq!(host.pid_mode.as_deref(), Some("container:def"));
-        let shared = Namespaces { pid: PidNamespace::Sandbox, host_ipc: true };
-        let host = host_config(container(&node(), &pod, "abc", shared, Some("def"), &spec));
+        let mut shared = in_sandbox(PidNamespace::Sandbox, true);
+        shared.handler = Some("second".to_owned());
+        let host = host_config(container(&node(), &pod, &shared, Some("def"), &spec));
         assert_eq!(host.pid_mode.as_deref(), Some("container:abc"));
         assert_eq!(host.ipc_mode.as_deref(), Some("host"));
+        assert_eq!(host.runtime.as_deref(), Some("second"), "a pod has one runtime");
     }
 
     #[test]
     fn command_and_arguments_replace_the_image_s_only_where_given() {
         let pod = testing::pod_identity("web");
         let mut spec = testing::container_spec("app", &[]);
-        let body = container(&node(), &pod, "abc", OWN, None, &spec);
+        let body = container(&node(), &pod, &own(), None, &spec);
         assert_eq!((body.entrypoint, body.cmd), (None, None));
         spec.args = vec!["-v".into()];
-        let body = container(&node(), &pod, "abc", OWN, None, &spec);
+        let body = container(&node(), &pod, &own(), None, &spec);
         assert_eq!((body.entrypoint, body.cmd), (None, Some(vec!["-v".to_owned()])));
     }
 
@@ -254,7 +273,7 @@ mod tests {
         let pod = testing::pod_identity("web");
         let mut spec = testing::container_spec("app", &["sh"]);
         spec.resources.memory_limit = Some(64 << 20);
-        let host = host_config(container(&node(), &pod, "abc", OWN, None, &spec));
+        let host = host_config(container(&node(), &pod, &own(), None, &spec));
         assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
     }
 
@@ -270,7 +289,7 @@ mod tests {
         );
         let mut spec = testing::container_spec("app", &["sh"]);
         spec.resources.oom_score_adj = Some(1000);
-        let body = container(&node, &testing::pod_identity("web"), "abc", OWN, None, &spec);
+        let body = container(&node, &testing::pod_identity("web"), &own(), None, &spec);
         assert_eq!(host_config(body).oom_score_adj, Some(1000));
     }
 }

@@ -23,6 +23,8 @@ pub(super) struct Sandbox {
     pub(super) id: String,
     /// What it offers.
     pub(super) namespaces: Namespaces,
+    /// What carries it, if not Docker's usual runtime.
+    pub(super) handler: Option<String>,
     /// Whether it ran when it was last seen.
     pub(super) running: bool,
 }
@@ -34,7 +36,12 @@ impl PodIndex {
         self.pod.get_or_insert_with(|| identity.pod.clone());
         match &identity.container {
             None => {
-                let sandbox = Sandbox { id: id.clone(), namespaces: identity.namespaces, running: *running };
+                let sandbox = Sandbox {
+                    id: id.clone(),
+                    namespaces: identity.namespaces,
+                    handler: identity.handler.clone(),
+                    running: *running,
+                };
                 self.sandboxes.insert(identity.attempt, sandbox);
             }
             Some(name) => {

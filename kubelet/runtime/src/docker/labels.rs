@@ -26,6 +26,8 @@ const ATTEMPT: &str = "minik8s.io/attempt";
 const IMAGE: &str = "minik8s.io/image";
 const PID_NAMESPACE: &str = "minik8s.io/pid-namespace";
 const IPC_NAMESPACE: &str = "minik8s.io/ipc-namespace";
+/// What carries a sandbox, and with it its containers.
+const HANDLER: &str = "minik8s.io/runtime-handler";
 const ANNOTATION_PREFIX: &str = "annotation.";
 
 /// Where the containers of a sandbox find their PID namespace.
@@ -63,6 +65,8 @@ pub(super) struct Identity {
     pub(super) annotations: BTreeMap<String, String>,
     /// Of a sandbox.
     pub(super) namespaces: Namespaces,
+    /// Of a sandbox: what carries it, if not Docker's usual runtime.
+    pub(super) handler: Option<String>,
 }
 
 impl From<&SandboxSpec> for Namespaces {
@@ -95,6 +99,9 @@ pub(super) fn of_sandbox(node: &str, spec: &SandboxSpec) -> HashMap<String, Stri
     labels.insert(PID_NAMESPACE.into(), pid.into());
     labels.insert(IPC_NAMESPACE.into(), if namespaces.host_ipc { "host" } else { "sandbox" }.into());
     labels.insert(TYPE.into(), TYPE_SANDBOX.into());
+    if let Some(handler) = &spec.handler {
+        labels.insert(HANDLER.into(), handler.clone());
+    }
     labels.insert(CONTAINER_NAME.into(), "POD".into());
     if spec.network == NetworkMode::Host {
         labels.insert("minik8s.io/network-namespace".into(), "host".into());
@@ -156,6 +163,7 @@ pub(super) fn parse(labels: &HashMap<String, String>) -> Option<Identity> {
             pid,
             host_ipc: labels.get(IPC_NAMESPACE).is_some_and(|value| value == "host"),
         },
+        handler: text(HANDLER),
     })
 }
 
@@ -184,6 +192,7 @@ mod tests {
         spec.share_process_namespace = true;
         spec.host_ipc = true;
         spec.attempt = 3;
+        spec.handler = Some("second".into());
         spec.labels.insert("app".into(), "web".into());
         spec.labels.insert(POD_UID.into(), "forged".into());
         spec.annotations.insert("minik8s.io/pod-address".into(), "10.244.0.5".into());
@@ -192,6 +201,7 @@ mod tests {
         let identity = parse(&labels).expect("our own labels must be read back");
         assert_eq!(identity.pod, spec.pod, "a pod's own label cannot replace ours");
         assert_eq!(identity.container, None);
+        assert_eq!(identity.handler, spec.handler);
         assert_eq!(identity.attempt, 3);
         assert_eq!(identity.annotations, spec.annotations);
         assert_eq!(identity.namespaces, Namespaces { pid: PidNamespace::Sandbox, host_ipc: true });

@@ -7,6 +7,7 @@
 mod create;
 mod dial;
 mod errors;
+mod facts;
 mod images;
 mod index;
 mod labels;
@@ -41,7 +42,7 @@ use self::{
 use crate::{
     Capabilities, ContainerResources, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput,
     ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
-    RegistryAuth, RuntimeError, SandboxSpec, SandboxView,
+    RegistryAuth, RuntimeError, RuntimeFacts, SandboxSpec, SandboxView,
     usage::{RuntimeUsage, disk::DiskMeter},
 };
 
@@ -359,6 +360,10 @@ impl PodRuntime for DockerRuntime {
         Ok(version.version.unwrap_or_default())
     }
 
+    async fn facts(&self) -> Result<RuntimeFacts, RuntimeError> {
+        Ok(facts::read(&self.docker.info().await.map_err(errors::unavailable)?))
+    }
+
     async fn list(&self) -> Result<Vec<PodView>, RuntimeError> {
         let listed = self.list_containers(&[]).await?;
         let mut pods: HashMap<String, PodIndex> = HashMap::new();
@@ -383,6 +388,11 @@ impl PodRuntime for DockerRuntime {
     }
 
     async fn ensure_sandbox(&self, spec: &SandboxSpec) -> Result<SandboxView, RuntimeError> {
+        if let Some(handler) = &spec.handler
+            && !self.facts().await?.handlers.contains(handler)
+        {
+            return Err(RuntimeError::Handler(handler.clone()));
+        }
         let name = labels::container_name(&spec.pod, None, spec.attempt);
         let image = self.sandbox_image(spec).await?;
         let body = create::sandbox(&self.node, &image, spec);
@@ -401,7 +411,12 @@ impl PodRuntime for DockerRuntime {
         self.start(&id).await?;
         let inspected =
             self.inspect(&id).await?.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {name}")))?;
-        let sandbox = Sandbox { id: id.clone(), namespaces: Namespaces::from(spec), running: true };
+        let sandbox = Sandbox {
+            id: id.clone(),
+            namespaces: Namespaces::from(spec),
+            handler: spec.handler.clone(),
+            running: true,
+        };
         {
             let mut index = self.index.lock();
             let pod = index.entry(spec.pod.uid.clone()).or_default();
@@ -438,8 +453,7 @@ impl PodRuntime for DockerRuntime {
             ),
             None => None,
         };
-        let body =
-            create::container(&self.node, pod, &sandbox.id, sandbox.namespaces, target.as_deref(), spec);
+        let body = create::container(&self.node, pod, &sandbox, target.as_deref(), spec);
         let (id, fresh) = self.create(&name, &spec.image, body).await?;
         let inspect = async || {
             let inspected = self.inspect(&id).await?;

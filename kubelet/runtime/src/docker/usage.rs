@@ -11,7 +11,7 @@ use super::{DockerRuntime, labels, view::Inspected};
 use crate::{
     ContainerState, PodIdentity, RuntimeError,
     usage::{
-        ContainerUsage, PodUsage, RuntimeUsage,
+        ContainerUsage, PodGroupUsage, PodUsage, RuntimeUsage,
         disk::DiskMeter,
         groups::Groups,
         interfaces::{has_own_network, of_process},
@@ -114,11 +114,19 @@ impl Known {
             Some(pid) if has_own_network(pid) => of_process(pid),
             _ => Vec::new(),
         };
-        Some(PodUsage { pod: self.pod.clone(), sandbox, containers, interfaces })
+        let group = sandbox.as_ref().and(self.sandbox.as_ref()).and_then(|found| found.pod_group(&self.pod));
+        Some(PodUsage { pod: self.pod.clone(), group, sandbox, containers, interfaces })
     }
 }
 
 impl Candidate {
+    /// The group that its own is in, if that is the pod's.
+    fn pod_group(&self, pod: &PodIdentity) -> Option<PodGroupUsage> {
+        let membership = std::fs::read_to_string(format!("/proc/{}/cgroup", self.seen.pid()?)).ok()?;
+        let groups = Groups::parse(&membership)?.of_pod(&pod.uid)?;
+        Some(PodGroupUsage { group: groups.path().to_owned(), usage: groups.usage() })
+    }
+
     /// `None` if it has ended meanwhile: its process is gone, or is somebody else's by now.
     fn read(&self, pod: &PodIdentity, disk: Option<&DiskMeter>) -> Option<ContainerUsage> {
         let ContainerState::Running { started_at, pid } = &self.seen.state else { return None };

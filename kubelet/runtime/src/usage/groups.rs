@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{GroupUsage, v1, v2};
+use crate::control_groups::names::is_of_pod;
 
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 
@@ -73,6 +74,26 @@ impl Groups {
         }
     }
 
+    /// The groups that these are in, if they are a pod's own.
+    #[must_use]
+    pub fn of_pod(&self, uid: &str) -> Option<Self> {
+        let above = |path: &str| {
+            let (above, _) = path.rsplit_once('/')?;
+            let (_, name) = above.rsplit_once('/')?;
+            is_of_pod(name, uid).then(|| above.to_owned())
+        };
+        match self {
+            Self::Split(memberships) => {
+                let pods = memberships.iter().filter_map(|membership| {
+                    Some(Membership { path: above(&membership.path)?, ..membership.clone() })
+                });
+                let pods: Vec<Membership> = pods.collect();
+                pods.iter().any(|membership| membership.has("memory")).then_some(Self::Split(pods))
+            }
+            Self::Unified(path) => above(path).map(Self::Unified),
+        }
+    }
+
     /// Reads what the groups use; zeros where a file is not there.
     #[must_use]
     pub fn usage(&self) -> GroupUsage {
@@ -126,5 +147,21 @@ mod tests {
             PathBuf::from("/sys/fs/cgroup/system.slice/docker-abc.scope")
         );
         assert_eq!(Groups::parse(""), None);
+    }
+
+    #[test]
+    fn a_container_s_group_may_be_in_its_pod_s() {
+        let split = Groups::parse(
+            "6:memory:/n/kubepods/podu-1/abc\n3:cpu,cpuacct:/n/kubepods/podu-1/abc\n1:name=systemd:/\n",
+        );
+        let split = split.expect("version 1 must be found");
+        assert_eq!(split.of_pod("u-1").as_ref().map(Groups::path), Some("/n/kubepods/podu-1"));
+        assert_eq!(split.of_pod("u-2"), None);
+        let slice = Groups::Unified("/kubepods.slice/kubepods-podu_1.slice/docker-abc.scope".into());
+        assert_eq!(
+            slice.of_pod("u-1"),
+            Some(Groups::Unified("/kubepods.slice/kubepods-podu_1.slice".into()))
+        );
+        assert_eq!(Groups::Unified("/docker/abc".into()).of_pod("u-1"), None);
     }
 }

@@ -35,12 +35,23 @@ pub struct RuntimeUsage {
 pub struct PodUsage {
     /// Whose.
     pub pod: PodIdentity,
+    /// The pod's own control group, if it has one.
+    pub group: Option<PodGroupUsage>,
     /// The sandbox, while it runs.
     pub sandbox: Option<ContainerUsage>,
     /// Running containers, by name.
     pub containers: Vec<ContainerUsage>,
     /// Interfaces of the pod's network namespace without loopback; empty with the node's network.
     pub interfaces: Vec<Interface>,
+}
+
+/// What a pod's control group uses: its containers', and what those that have ended have left charged to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodGroupUsage {
+    /// The control group, from the hierarchy's root on.
+    pub group: String,
+    /// What it uses.
+    pub usage: GroupUsage,
 }
 
 /// What one container uses.

@@ -31,7 +31,7 @@ use super::{
     plain,
     plan::newest_sandbox,
     resize::{self, Resize},
-    resources::qos_class,
+    resources::{has_own, qos_class},
     spec, volume_mounts, whole_seconds,
 };
 
@@ -122,6 +122,12 @@ pub fn status(
         nominated_node_name: before.and_then(|before| before.nominated_node_name.clone()),
         ..PodStatus::default()
     };
+    if let Some(own) = spec(pod).resources.as_ref().filter(|_| has_own(pod)) {
+        status.allocated_resources.clone_from(&own.requests);
+        // What holds is what held before, until containers and group have the rest.
+        let before = before.and_then(|before| before.resources.clone()).filter(|_| inputs.resizing.is_some());
+        status.resources = before.or_else(|| Some(own.clone()));
+    }
     if let Some(verdict) = &inputs.verdict {
         status.reason = Some(verdict.reason.clone());
         status.message = Some(verdict.message.clone());

@@ -1,12 +1,12 @@
 //! The page `/metrics/cadvisor`: names, labels and units of cAdvisor (`metrics/prometheus.go`), with the labels
 //! that the kubelet puts on them (`pkg/kubelet/server/server.go`: `containerPrometheusLabelsFunc`).
 //!
-//! One row is a control group: the root (`id="/"`, all other labels empty), each container, and each pod's
-//! sandbox with `container="POD"`, which carries the pod's network.
+//! One row is a control group: the root (`id="/"`, all other labels empty), each container, each pod's sandbox with
+//! `container="POD"`, which carries the pod's network, and each pod as a whole, with no container.
 
 use jiff::Timestamp;
 use kubelet_runtime::usage::{
-    ContainerUsage, DeviceUsage, GroupUsage, PodUsage,
+    ContainerUsage, DeviceUsage, GroupUsage, PodGroupUsage, PodUsage,
     interfaces::{Interface, Traffic},
 };
 
@@ -59,6 +59,22 @@ impl<'a> Row<'a> {
             disks: devices.collect(),
             held,
             is_node: true,
+        }
+    }
+
+    /// A pod's own group. Its network is told with its sandbox.
+    fn pod(figures: &Figures, pod: &'a PodUsage, group: &'a PodGroupUsage) -> Self {
+        let started =
+            pod.sandbox.iter().chain(&pod.containers).map(|one| one.started_at.parse::<Timestamp>());
+        let named = |usage: &DeviceUsage| (figures.device_name(usage.device), *usage);
+        Self {
+            labels: written("", &group.group, "", "", &pod.pod.namespace, &pod.pod.name),
+            usage: &group.usage,
+            interfaces: &[],
+            started: started.flatten().min().map(Timestamp::as_second),
+            disks: group.usage.devices.iter().map(named).collect(),
+            held: Vec::new(),
+            is_node: false,
         }
     }
 
@@ -125,6 +141,7 @@ pub(super) fn write(text: &mut Text, figures: &Figures, machine: &Machine) {
         let sandbox = pod.sandbox.iter();
         rows.extend(sandbox.map(|sandbox| Row::container(figures, pod, sandbox, &pod.interfaces)));
         rows.extend(pod.containers.iter().map(|container| Row::container(figures, pod, container, &[])));
+        rows.extend(pod.group.as_ref().map(|group| Row::pod(figures, pod, group)));
     }
     let help = "A metric with a constant '1' value labeled by kernel version, OS version, docker version, \
                 cadvisor version & cadvisor revision.";
@@ -467,6 +484,20 @@ mod tests {
         assert_eq!(samples("container_network_receive_bytes_total"), 2, "the pod's and the node's");
         assert_eq!(samples("container_memory_rss"), 3);
         assert!(!page.contains(&format!("container_threads{{{NODE}}}")));
+    }
+
+    #[test]
+    fn a_pod_s_own_group_is_a_row_without_a_container() {
+        let mut figures = super::super::testing::figures();
+        let usage = figures.pods.pods[0].containers[0].usage.clone();
+        figures.pods.pods[0].group = Some(PodGroupUsage { group: "/kubepods/podu-1".into(), usage });
+        let mut text = Text::default();
+        write(&mut text, &figures, &Machine::default());
+        let row =
+            "container=\"\",id=\"/kubepods/podu-1\",image=\"\",name=\"\",namespace=\"shop\",pod=\"web\"";
+        let page = text.finish();
+        assert!(page.contains(&format!("container_spec_memory_limit_bytes{{{row}}} 67108864\n")), "{page}");
+        assert!(page.contains(&format!("container_start_time_seconds{{{row}}} 1795600800\n")), "{page}");
     }
 
     #[test]

@@ -142,7 +142,10 @@ fn rates(known: &mut HashMap<String, Rate>, figures: &Figures, now: Instant) -> 
     let groups = pods
         .flat_map(|pod| pod.sandbox.iter().chain(&pod.containers))
         .map(|container| (container.group.as_str(), container.usage.cpu.total_nanos));
-    let current: HashMap<&str, u64> = groups.chain([("/", figures.node.cpu.total_nanos)]).collect();
+    let of_pods = figures.pods.pods.iter().filter_map(|pod| pod.group.as_ref());
+    let of_pods = of_pods.map(|group| (group.group.as_str(), group.usage.cpu.total_nanos));
+    let node = [("/", figures.node.cpu.total_nanos)];
+    let current: HashMap<&str, u64> = groups.chain(of_pods).chain(node).collect();
     known.retain(|group, _| current.contains_key(group.as_str()));
     let mut found = HashMap::new();
     for (group, nanos) in current {
@@ -306,6 +309,7 @@ mod testing {
         };
         let pod = PodUsage {
             pod: PodIdentity { uid: "u-1".into(), namespace: "shop".into(), name: "web".into() },
+            group: None,
             sandbox: Some(container("POD", "pause:1", "def", group(1))),
             containers: vec![running],
             interfaces: vec![interface("eth0", 1146)],

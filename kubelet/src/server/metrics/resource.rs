@@ -1,6 +1,6 @@
 //! The page `/metrics/resource` (`pkg/kubelet/metrics/collectors/resource_metrics.go`).
 
-use kubelet_runtime::usage::{ContainerUsage, PodUsage};
+use kubelet_runtime::usage::{ContainerUsage, GroupUsage, PodUsage};
 
 use super::Figures;
 use crate::measures::text::{Kind, Nanos, Text};
@@ -48,17 +48,17 @@ pub(super) fn write(text: &mut Text, figures: &Figures) {
     let help = "[STABLE] Cumulative cpu time consumed by the pod in core-seconds";
     let mut family = text.family("pod_cpu_usage_seconds_total", Kind::Counter, help).at(time);
     for pod in pods {
-        family.sample(&of_pod(pod), Nanos(sum(pod, |one| one.usage.cpu.total_nanos)));
+        family.sample(&of_pod(pod), Nanos(total(pod, |usage| usage.cpu.total_nanos)));
     }
     let help = "[STABLE] Current working set of the pod in bytes";
     let mut family = text.family("pod_memory_working_set_bytes", Kind::Gauge, help).at(time);
     for pod in pods {
-        family.sample(&of_pod(pod), sum(pod, |one| one.usage.memory.working_set));
+        family.sample(&of_pod(pod), total(pod, |usage| usage.memory.working_set));
     }
     let help = "[ALPHA] Current amount of the pod swap usage in bytes. Reported only on non-windows systems";
     let mut family = text.family("pod_swap_usage_bytes", Kind::Gauge, help).at(time);
     for pod in pods {
-        family.sample(&of_pod(pod), sum(pod, |one| one.usage.memory.swap));
+        family.sample(&of_pod(pod), total(pod, |usage| usage.memory.swap));
     }
     write_result(text, 0);
 }
@@ -71,9 +71,12 @@ pub(super) fn write_result(text: &mut Text, errors: u64) {
     text.single("scrape_error", Kind::Gauge, help, errors);
 }
 
-/// What a pod's sandbox and containers use together: a pod has no control group of its own.
-pub(super) fn sum(pod: &PodUsage, of: impl Fn(&ContainerUsage) -> u64) -> u64 {
-    pod.sandbox.iter().chain(&pod.containers).map(of).sum()
+/// What a pod uses: its own control group, or without one its sandbox and containers together.
+pub(super) fn total(pod: &PodUsage, of: impl Fn(&GroupUsage) -> u64) -> u64 {
+    match &pod.group {
+        Some(group) => of(&group.usage),
+        None => pod.sandbox.iter().chain(&pod.containers).map(|one| of(&one.usage)).sum(),
+    }
 }
 
 fn of_container<'a>(pod: &'a PodUsage, container: &'a ContainerUsage) -> [(&'a str, &'a str); 3] {

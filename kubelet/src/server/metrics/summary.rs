@@ -8,7 +8,7 @@ use super::{
     Figures,
     filesystems::{Filesystem, Volume},
     process,
-    resource::sum,
+    resource::total,
 };
 use crate::{node::Machine, pod::whole_seconds};
 
@@ -97,8 +97,8 @@ impl Page<'_> {
         let none = Vec::new();
         let volumes = self.figures.volumes.get(&pod.pod.uid).unwrap_or(&none);
         let mut cpu = CpuUsage::default();
-        cpu.total_nanos = sum(pod, |one| one.usage.cpu.total_nanos);
-        let of = |of: fn(&MemoryUsage) -> u64| sum(pod, |one| of(&one.usage.memory));
+        cpu.total_nanos = total(pod, |usage| usage.cpu.total_nanos);
+        let of = |of: fn(&MemoryUsage) -> u64| total(pod, |usage| of(&usage.memory));
         let memory = MemoryUsage {
             usage: of(|memory| memory.usage),
             working_set: of(|memory| memory.working_set),
@@ -108,18 +108,19 @@ impl Page<'_> {
             ..MemoryUsage::default()
         };
         let mut cpu = self.cpu(&cpu, "");
-        let rates =
-            pod.sandbox.iter().chain(&pod.containers).map(|one| self.figures.nano_cores.get(&one.group));
-        if let Some(nano_cores) = rates.flatten().copied().reduce(|sum, rate| sum + rate) {
+        let parts = || pod.sandbox.iter().chain(&pod.containers).map(|one| &one.group).collect();
+        let groups: Vec<&String> = pod.group.as_ref().map_or_else(parts, |own| vec![&own.group]);
+        let rates = groups.into_iter().filter_map(|group| self.figures.nano_cores.get(group));
+        if let Some(nano_cores) = rates.copied().reduce(|sum, rate| sum + rate) {
             cpu["usageNanoCores"] = json!(nano_cores);
         }
         let mut found = json!({
             "podRef": {"name": pod.pod.name, "namespace": pod.pod.namespace, "uid": pod.pod.uid},
             "containers": pod.containers.iter().map(|one| self.container(one)).collect::<Vec<_>>(),
             "cpu": cpu,
-            "memory": self.memory(&memory, 0),
+            "memory": self.memory(&memory, pod.group.as_ref().map_or(0, |own| own.usage.limits.memory)),
             "swap": {"time": self.time, "swapUsageBytes": of(|memory| memory.swap)},
-            "process_stats": {"process_count": sum(pod, |one| one.usage.tasks)},
+            "process_stats": {"process_count": total(pod, |usage| usage.tasks)},
         });
         if let Some(started) = started {
             found["startTime"] = json!(started);

@@ -1,0 +1,69 @@
+//! The pod's control group: there before anything runs in it, as wide as its containers, and gone after them.
+
+use client::EventType;
+use k8s_openapi::api::core::v1::Pod;
+use kubelet_runtime::control_groups::{GroupSettings, Mode};
+
+use super::Worker;
+use crate::pod::uid;
+
+/// What a group was set to last.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Grouped {
+    settings: GroupSettings,
+    /// Whether that holds exactly, or only as far as limits had to grow.
+    mode: Mode,
+    /// Whether it was set otherwise before.
+    was_changed: bool,
+}
+
+impl Grouped {
+    /// Whether a change is under way.
+    pub(super) fn is_changing(&self) -> bool {
+        self.was_changed && self.mode == Mode::Raise
+    }
+}
+
+impl Worker {
+    /// Makes the group, or lets it grow before its containers do: the kernel lets none have more than its group.
+    pub(super) async fn ensure_group(&mut self, pod: &Pod) -> Result<(), String> {
+        let Some(settings) = self.context.groups.settings(pod) else { return Ok(()) };
+        if self.grouped.as_ref().is_some_and(|known| known.settings == settings) {
+            return Ok(());
+        }
+        let done = self.context.groups.ensure(pod, settings, Mode::Raise).await;
+        done.map_err(|error| {
+            // Upstream's reason and words (`pkg/kubelet/kubelet.go`).
+            let text = format!("unable to ensure pod container exists: {error}");
+            self.context.events.pod(pod, EventType::Warning, "FailedCreatePodContainer", &text);
+            text
+        })?;
+        let was_changed = self.grouped.is_some();
+        self.grouped = Some(Grouped { settings, mode: Mode::Raise, was_changed });
+        self.balance().await;
+        Ok(())
+    }
+
+    /// Lets the group shrink after its containers have.
+    pub(super) async fn settle_group(&mut self, pod: &Pod) -> Result<(), String> {
+        let Some(known) = &mut self.grouped else { return Ok(()) };
+        if known.mode == Mode::Raise {
+            self.context.groups.ensure(pod, known.settings, Mode::Exact).await?;
+            known.mode = Mode::Exact;
+        }
+        Ok(())
+    }
+
+    /// Nothing of the pod runs any more, or will.
+    pub(super) async fn remove_group(&mut self, pod: &Pod) -> Result<(), String> {
+        self.context.groups.remove(uid(pod)).await?;
+        self.grouped = None;
+        Ok(())
+    }
+
+    /// What pods ask for together has changed.
+    pub(super) async fn balance(&self) {
+        let context = &self.context;
+        context.groups.balance(|| context.admission.lock().burstable_cpu()).await;
+    }
+}
