@@ -36,16 +36,9 @@ pub(crate) async fn run(options: KubeletOptions) -> anyhow::Result<()> {
     }
 }
 
-async fn serve(mut config: Config, join: JoinArgs) -> anyhow::Result<()> {
+async fn serve(config: Config, join: JoinArgs) -> anyhow::Result<()> {
     let _claim = home::claim(&config.root_dir)?;
-    let shutdown = home::shutdown_on_signal()?;
-    let has_joined = config.root_dir.join("kubeconfig").exists();
-    if join.join.is_some() || (config.kubeconfig.is_none() && has_joined) {
-        return Ok(Box::pin(kubelet::join::run(config, join, shutdown)).await?);
-    }
-    let (client, api_server) = kubelet::connect(config.kubeconfig.as_deref()).await?;
-    config.api_server = api_server;
-    Ok(kubelet::run(config, client, shutdown).await?)
+    Ok(kubelet::join::serve(config, join, home::shutdown_on_signal()?).await?)
 }
 
 /// Everything is tried, whatever fails: what is left is told.

@@ -2,7 +2,6 @@
 
 use std::{process::ExitCode, sync::Arc};
 
-use anyhow::Context;
 use clap::Parser;
 use tokio_util::sync::CancellationToken;
 
@@ -12,12 +11,18 @@ use tokio_util::sync::CancellationToken;
 struct Cli {
     #[command(flatten)]
     args: kubelet::Args,
+
+    #[command(flatten)]
+    join: kubelet::join::JoinArgs,
 }
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    match run(Cli::parse().args) {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
@@ -26,14 +31,11 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: kubelet::Args) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<()> {
     let _ = rustls::crypto::CryptoProvider::install_default(rustls::crypto::aws_lc_rs::default_provider());
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut config = args.resolve()?;
-        let (client, api_server) =
-            kubelet::connect(config.kubeconfig.as_deref()).await.context("cannot use the kubeconfig")?;
-        config.api_server = config.api_server.or(api_server);
+        let config = cli.args.resolve()?;
         let shutdown = CancellationToken::new();
         let watcher = Arc::new(shutdown.clone());
         let signals = tokio::spawn(async move {
@@ -45,7 +47,7 @@ fn run(args: kubelet::Args) -> anyhow::Result<()> {
             watcher.cancel();
             Ok::<(), std::io::Error>(())
         });
-        let result = kubelet::run(config, client, shutdown).await;
+        let result = kubelet::join::serve(config, cli.join, shutdown).await;
         signals.abort();
         Ok(result?)
     })

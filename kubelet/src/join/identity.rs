@@ -66,11 +66,17 @@ impl Files {
         let pki = root.join("pki");
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&pki);
         made.map_err(|source| JoinError::File { path: pki.clone(), source })?;
-        Ok(Self {
+        Ok(Self::of(root))
+    }
+
+    /// Where they are, or would be.
+    pub(super) fn of(root: &Path) -> Self {
+        let pki = root.join("pki");
+        Self {
             kubeconfig: root.join("kubeconfig"),
             authority: pki.join("ca.crt"),
             serving: pki.join("kubelet.pem"),
-        })
+        }
     }
 
     /// The client certificate in the kubeconfig.

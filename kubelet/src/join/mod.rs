@@ -109,11 +109,27 @@ pub struct JoinArgs {
     pub unsafe_skip_ca_verification: bool,
 }
 
+/// Runs a kubelet as it was started: it joins, has joined before, or has a kubeconfig of its own.
+///
+/// # Errors
+/// If it cannot join, the kubeconfig cannot be used, or the kubelet cannot start.
+pub async fn serve(mut config: Config, join: JoinArgs, shutdown: CancellationToken) -> Result<(), JoinError> {
+    let has_joined = Files::of(&config.root_dir).kubeconfig.exists();
+    if join.join.is_some() || (config.kubeconfig.is_none() && has_joined) {
+        return Box::pin(run(config, join, shutdown)).await;
+    }
+    let (client, api_server) = crate::connect(config.kubeconfig.as_deref())
+        .await
+        .map_err(|source| JoinError::Api { action: "use the kubeconfig", source })?;
+    config.api_server = config.api_server.or(api_server);
+    Ok(Box::pin(crate::run(config, client, shutdown)).await?)
+}
+
 /// Runs a kubelet that joins a cluster elsewhere, or has joined it before, until `shutdown`.
 ///
 /// # Errors
 /// If it cannot join, or the kubelet cannot start.
-pub async fn run(mut config: Config, join: JoinArgs, shutdown: CancellationToken) -> Result<(), JoinError> {
+async fn run(mut config: Config, join: JoinArgs, shutdown: CancellationToken) -> Result<(), JoinError> {
     let files = Files::new(&config.root_dir)?;
     let joined = join_unless_done(&config, &join, &files);
     let Some(joined) = shutdown.run_until_cancelled(joined).await else { return Ok(()) };

@@ -29,8 +29,17 @@ fn ticks_per_second() -> f64 {
 
 /// Resident memory of a process in MB (10^6 bytes).
 pub(crate) fn resident_mb(pid: u32) -> f64 {
+    memory_mb(pid, "VmRSS:")
+}
+
+/// The part of it that the process allocated: the rest are pages of its executable.
+pub(crate) fn allocated_mb(pid: u32) -> f64 {
+    memory_mb(pid, "RssAnon:")
+}
+
+fn memory_mb(pid: u32, what: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with(what)).unwrap_or_default();
     line.split_whitespace().nth(1).and_then(|kib| kib.parse::<f64>().ok()).unwrap_or(0.0) * 1024.0 / 1e6
 }
 

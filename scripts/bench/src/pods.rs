@@ -22,7 +22,7 @@ use tokio::{
 use crate::{
     connection::{Call, Target},
     docker::Docker,
-    measure::{Latencies, Stretch, resident_mb},
+    measure::{Latencies, Stretch, allocated_mb, resident_mb},
 };
 
 /// How long a crowd may take.
@@ -313,8 +313,9 @@ impl Pods {
         tokio::time::sleep(options.idle).await;
         let cost = stretch.end();
         println!(
-            "\nThe kubelet beside {count} idle pods: {:.0} MB RSS, {:.2} % of a core over {:.0} s.",
+            "\nThe kubelet beside {count} idle pods: {:.0} MB RSS, of which {:.0} MB allocated; {:.2} % of a core over {:.0} s.",
             resident_mb(pid),
+            allocated_mb(pid),
             cost.server / cost.wall * 100.0,
             cost.wall
         );
