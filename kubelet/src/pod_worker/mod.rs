@@ -725,7 +725,10 @@ fn parse(bytes: &Bytes) -> Result<(Pod, Value), serde_json::Error> {
         #[serde(default)]
         status: Value,
     }
-    Ok((serde_json::from_slice(bytes)?, serde_json::from_slice::<Status>(bytes)?.status))
+    let mut pod: Pod = serde_json::from_slice(bytes)?;
+    // Nothing here asks who wrote what, and it is half of a pod.
+    pod.metadata.managed_fields = None;
+    Ok((pod, serde_json::from_slice::<Status>(bytes)?.status))
 }
 
 fn is_deleted(bytes: &[u8]) -> bool {
