@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use hyper_timeout::TimeoutConnector;
 use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
@@ -37,16 +38,18 @@ pub(crate) fn client(config: Config) -> Result<kube::Client, Error> {
     let mut http = HttpConnector::new();
     http.enforce_http(false);
     http.set_nodelay(true);
-    http.set_connect_timeout(config.connect_timeout);
     let (idle, interval, missed) = KEEP_ALIVE;
     http.set_keepalive(Some(idle));
     http.set_keepalive_interval(Some(interval));
     http.set_keepalive_retries(Some(missed));
     http.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
+    // With its handshake: a server that hangs takes connections all the same, and its kernel acknowledges.
+    let mut connector = TimeoutConnector::new(config.rustls_https_connector_with_connector(http)?);
+    connector.set_connect_timeout(config.connect_timeout);
     let connections = Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(IDLE)
         .pool_timer(TokioTimer::new())
-        .build::<_, Body>(config.rustls_https_connector_with_connector(http)?);
+        .build::<_, Body>(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry())))
