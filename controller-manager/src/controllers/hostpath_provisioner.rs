@@ -9,13 +9,13 @@
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use api_objects::{Resource, Value, object::ObjectMeta};
-use client::{Client, Error, EventType, Informer, Key, ObjectRef, PatchType, Recorder, Scope, WorkQueue};
+use client::{Client, Error, EventType, Informer, Key, PatchType, Recorder, Scope, WorkQueue};
 use serde_json::json;
 
 use super::{Action, Context, Reconciler, feed, resource, spawn_workers, typed};
 use crate::volumes::{
     ClaimView, ClassView, HOSTPATH_FINALIZER, HOSTPATH_PROVISIONER, NODE_LABEL, PROVISIONED_BY,
-    SELECTED_NODE, STORAGE_PROVISIONER, VolumeView,
+    SELECTED_NODE, STORAGE_PROVISIONER, VolumeView, claim_reference,
 };
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -164,14 +164,7 @@ impl HostpathProvisioner {
         let exists = self.volumes.get(&Key::new("", &name)).is_some();
         let nodes = self.nodes.list();
         let nodes: Vec<_> = nodes.iter().map(|(key, node)| (&*key.name, &**node)).collect();
-        let about = ObjectRef {
-            api_version: "v1".into(),
-            kind: "PersistentVolumeClaim".into(),
-            namespace: key.namespace.to_string(),
-            name: key.name.to_string(),
-            uid: claim.uid.clone(),
-            field_path: String::new(),
-        };
+        let about = claim_reference(key, &claim.uid);
         match (decide(&claim, class.as_deref(), exists, &nodes), class) {
             (Decision::Provision(node), Some(class)) => {
                 let message = format!("External provisioner is provisioning volume for claim \"{key}\"");

@@ -10,12 +10,12 @@
 use std::sync::Arc;
 
 use api_objects::{Resource, Value, object::ObjectMeta, quantity::Quantity, time::rfc3339};
-use client::{Client, Error, EventType, Informer, Key, ObjectRef, PatchType, Recorder, Scope, WorkQueue};
+use client::{Client, Error, EventType, Informer, Key, PatchType, Recorder, Scope, WorkQueue};
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::{Action, Context, Reconciler, feed, resource, spawn_workers, typed};
-use crate::volumes::{HOSTPATH_PROVISIONER, PROVISIONED_BY, VolumeView};
+use crate::volumes::{HOSTPATH_PROVISIONER, PROVISIONED_BY, VolumeView, claim_reference};
 
 const RESIZING: &str = "Resizing";
 
@@ -167,15 +167,7 @@ impl VolumeExpansion {
         let Some(claim) = claim.as_ref() else { return Ok(()) };
         let volume = self.volumes.get(&Key::new("", &claim.volume));
         let say = |recorder: &Recorder, reason: &str, message: String| {
-            let about = ObjectRef {
-                api_version: "v1".into(),
-                kind: "PersistentVolumeClaim".into(),
-                namespace: key.namespace.to_string(),
-                name: key.name.to_string(),
-                uid: claim.uid.clone(),
-                field_path: String::new(),
-            };
-            recorder.event(&about, EventType::Normal, reason, message);
+            recorder.event(&claim_reference(key, &claim.uid), EventType::Normal, reason, message);
         };
         let left_to_others = "waiting for an external controller to expand this PVC";
         match decide(claim, volume.as_deref()) {

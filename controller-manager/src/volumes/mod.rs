@@ -13,6 +13,7 @@ use api_objects::{
     quantity::Quantity,
     selector::LabelSelector,
 };
+use client::{Key, ObjectRef};
 use k8s_openapi::api::core::v1::NodeSelector;
 
 use crate::controllers::typed;
@@ -261,6 +262,19 @@ fn topologies(terms: &Value) -> Vec<Vec<(String, Vec<String>)>> {
         listed.map(|expression| (text(&expression["key"]), texts(&expression["values"]))).collect()
     };
     terms.as_array().into_iter().flatten().map(expressions).collect()
+}
+
+/// A claim, as events name it.
+#[must_use]
+pub fn claim_reference(key: &Key, uid: &str) -> ObjectRef {
+    ObjectRef {
+        api_version: "v1".into(),
+        kind: "PersistentVolumeClaim".into(),
+        namespace: key.namespace.to_string(),
+        name: key.name.to_string(),
+        uid: uid.to_owned(),
+        field_path: String::new(),
+    }
 }
 
 /// The provisioner's name that stands for "made by hand" (`kubernetes.io/no-provisioner`).

@@ -19,7 +19,7 @@ use serde_json::json;
 use super::{Action, Context, Reconciler, feed, resource, spawn_workers};
 use crate::volumes::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, ClaimView, ClassView, STORAGE_PROVISIONER, VolumeView,
-    matching::is_bound_to,
+    claim_reference, matching::is_bound_to,
 };
 use claim::{Around, ClaimAction, Note};
 use volume::{Reclaim, VolumeAction};
@@ -349,15 +349,7 @@ impl PersistentVolumeController {
     }
 
     fn say_of_claim(&self, key: &Key, claim: &ClaimView, note: Note) {
-        let about = ObjectRef {
-            api_version: "v1".into(),
-            kind: "PersistentVolumeClaim".into(),
-            namespace: key.namespace.to_string(),
-            name: key.name.to_string(),
-            uid: claim.uid.clone(),
-            field_path: String::new(),
-        };
-        self.recorder.event(&about, note.kind, note.reason, note.message);
+        self.recorder.event(&claim_reference(key, &claim.uid), note.kind, note.reason, note.message);
     }
 }
 
