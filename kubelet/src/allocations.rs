@@ -12,6 +12,7 @@ use std::{fs, io::ErrorKind, path::PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use crate::{
+    files::replace,
     pod::{resize::with_resources, spec, uid},
     volumes::Layout,
 };
@@ -43,17 +44,14 @@ impl Allocations {
 
     /// Notes what a pod is given; `allocated` is all that counts of it.
     pub(crate) fn keep(&self, allocated: &Pod, uid: &str) -> std::io::Result<()> {
-        let path = self.path(uid);
-        let temporary = path.with_added_extension("new");
-        let content = serde_json::to_vec(allocated)?;
-        match fs::write(&temporary, &content) {
+        let (path, content) = (self.path(uid), serde_json::to_vec(allocated)?);
+        match replace(&path, &content) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 fs::create_dir_all(self.layout.pod(uid))?;
-                fs::write(&temporary, &content)?;
+                replace(&path, &content)
             }
-            other => other?,
+            other => other,
         }
-        fs::rename(&temporary, &path)
     }
 
     /// What a pod was given, as noted.

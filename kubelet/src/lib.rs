@@ -14,6 +14,7 @@ mod api;
 pub mod config;
 mod context;
 mod events;
+mod files;
 mod groups;
 mod heartbeat;
 mod images;

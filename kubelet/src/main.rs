@@ -16,6 +16,7 @@ struct Cli {
     join: kubelet::join::JoinArgs,
 }
 
+/// As in the other programs: half of what the C library's allocator keeps (`docs/performance.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -5,8 +5,7 @@
 
 use std::{
     fs,
-    io::Write,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -15,6 +14,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use jiff::Timestamp;
 use serde_json::json;
 use x509_parser::pem::Pem;
+
+use crate::files::replace_durably;
 
 use super::{
     JoinError, Names,
@@ -171,15 +172,7 @@ fn render(kubeconfig: &Value) -> Vec<u8> {
 }
 
 fn write(path: &Path, content: &[u8]) -> Result<(), JoinError> {
-    let temporary = path.with_added_extension("new");
-    let put = || {
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(content)?;
-        file.sync_data()?;
-        fs::rename(&temporary, path)
-    };
-    put().map_err(|source| JoinError::File { path: path.to_owned(), source })
+    replace_durably(path, content).map_err(|source| JoinError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

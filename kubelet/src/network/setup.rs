@@ -28,6 +28,7 @@ use crate::{
     NodeView,
     config::Config,
     context::Context,
+    files::replace,
     pod::{self, environment::ServiceFacts},
 };
 
@@ -93,11 +94,13 @@ impl NetworkSetup {
             for node in changes.recv().await.into_iter().filter_map(|change| change.after) {
                 self.context.admission.lock().set_labels(node.labels.clone());
                 let Some(pod_cidr) = node.pod_cidr.or(self.config.pod_cidr) else { continue };
-                let service = self.service().await;
                 match &mut standing {
-                    None => standing = Some(self.bring_up(Noted { pod_cidr, service }, &peers).await),
+                    None => {
+                        let service = self.service().await;
+                        standing = Some(self.bring_up(Noted { pod_cidr, service }, &peers).await);
+                    }
                     Some(standing) => {
-                        let service = service.or(standing.noted.service);
+                        let service = self.known_service().or(standing.noted.service);
                         self.adjust(standing, Noted { pod_cidr, service }).await;
                     }
                 }
@@ -226,21 +229,27 @@ impl NetworkSetup {
         service.map(redirect).into_iter().collect()
     }
 
-    /// Address and port of the Service `kubernetes`.
+    /// Address and port of the Service `kubernetes`, which is waited for.
     async fn service(&self) -> Option<(Ipv4Addr, u16)> {
         let found = async {
             let mut changes = self.services.subscribe();
             loop {
-                if let Some(service) = self.services.get(&client::Key::new("default", "kubernetes")) {
+                if let Some(service) = self.known_service() {
                     return service;
                 }
                 changes.recv().await;
             }
         };
-        let Ok(service) = timeout(SERVICE_PATIENCE, found).await else {
-            tracing::warn!("there is no Service default/kubernetes");
-            return None;
-        };
+        let found = timeout(SERVICE_PATIENCE, found).await.ok();
+        if found.is_none() {
+            tracing::warn!("there is no Service default/kubernetes with an address");
+        }
+        found
+    }
+
+    /// Address and port of the Service `kubernetes`, if the API has told of it.
+    fn known_service(&self) -> Option<(Ipv4Addr, u16)> {
+        let service = self.services.get(&client::Key::new("default", "kubernetes"))?;
         let (IpAddr::V4(address), Some((_, port, _))) = (service.address, service.ports.first()) else {
             return None;
         };
@@ -265,12 +274,8 @@ impl NetworkSetup {
     }
 
     fn note(&self, noted: &Noted) {
-        let write = || {
-            let temporary = self.file().with_added_extension("new");
-            std::fs::write(&temporary, serde_json::to_vec(noted)?)?;
-            std::fs::rename(temporary, self.file())
-        };
-        if let Err(error) = write() {
+        let written = serde_json::to_vec(noted).map_err(Into::into);
+        if let Err(error) = written.and_then(|content| replace(&self.file(), &content)) {
             tracing::warn!("what the network was set up with cannot be noted: {error}");
         }
     }

@@ -28,7 +28,7 @@ pub(crate) mod testing;
 pub use ephemeral::{any_container, ephemeral_containers, is_ephemeral, plain, target};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, PodStatus};
 use kubelet_runtime::{ContainerView, PodIdentity, PodView};
 
 /// Annotation of a container: hash of the part of its spec whose change restarts it.
@@ -82,6 +82,19 @@ pub fn init_containers(pod: &Pod) -> impl DoubleEndedIterator<Item = &Container>
 /// Init containers, then the others, in listed order.
 pub fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
     init_containers(pod).chain(&spec(pod).containers)
+}
+
+/// Whether a pod has come to its end, by what its status says.
+#[must_use]
+pub fn has_ended(pod: &Pod) -> bool {
+    is_terminal(pod.status.as_ref())
+}
+
+/// Whether that is the status of a pod that has come to its end.
+#[must_use]
+pub fn is_terminal(status: Option<&PodStatus>) -> bool {
+    let phase = status.and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 /// The container of that name, of either list.

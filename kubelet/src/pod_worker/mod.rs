@@ -43,8 +43,8 @@ use crate::{
     context::Context,
     measures::Turn,
     pod::{
-        self, all_containers, any_container, described, is_ephemeral, is_init, latest_run, name, namespace,
-        parse_time,
+        self, all_containers, any_container, described, is_ephemeral, is_init, is_terminal, latest_run, name,
+        namespace, parse_time,
         plan::{self, Plan, backoff_key, newest_sandbox, plan},
         restart::BackOff,
         spec,
@@ -733,12 +733,6 @@ fn parse(bytes: &Bytes) -> Result<(Pod, Value), serde_json::Error> {
 
 fn is_deleted(bytes: &[u8]) -> bool {
     api_objects::object::ObjectMeta::from_bytes(bytes).deletion_timestamp.is_some()
-}
-
-fn is_terminal(status: Option<&PodStatus>) -> bool {
-    status
-        .and_then(|status| status.phase.as_deref())
-        .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"))
 }
 
 /// What is left of `activeDeadlineSeconds`; zero once it has passed.

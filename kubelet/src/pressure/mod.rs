@@ -1,7 +1,7 @@
 //! Keeps the node from running dry: measures, removes images, evicts pods.
 //!
-//! Every ten seconds (upstream's `monitoringInterval`, here `--housekeeping-interval`; nothing in the kernel tells when a file system fills) the
-//! node is measured. What follows is decided purely: [`thresholds`] and [`conditions`] (is it short of something, and
+//! Every ten seconds (upstream's `monitoringInterval`, here `--housekeeping-interval`; nothing in the kernel tells when a
+//! file system fills) the node is measured. What follows is decided purely: [`thresholds`] and [`conditions`] (is it short of something, and
 //! what holds), [`victims`] (which pod has to go), [`images`] (which images nobody needs). At most one pod is
 //! evicted in a round, so that the next one sees what that gave back.
 
@@ -175,7 +175,7 @@ impl Monitor {
     fn active(&self) -> Vec<Pod> {
         let all = self.pods.list();
         let typed = all.iter().filter_map(|(_, bytes)| serde_json::from_slice::<Pod>(bytes).ok());
-        typed.filter(|pod| !has_ended(pod) && pod.metadata.deletion_timestamp.is_none()).collect()
+        typed.filter(|pod| !pod::has_ended(pod) && pod.metadata.deletion_timestamp.is_none()).collect()
     }
 
     /// Evicts pods that wrote more than they may.
@@ -231,7 +231,7 @@ impl Monitor {
             .list()
             .iter()
             .filter_map(|(_, bytes)| serde_json::from_slice::<Pod>(bytes).ok())
-            .filter(has_ended)
+            .filter(pod::has_ended)
             .map(|pod| pod::uid(&pod).to_owned())
             .collect();
         let runs = |view: &PodView| {
@@ -314,11 +314,6 @@ impl Monitor {
             self.context.events.node(&self.context.node, EventType::Warning, "FreeDiskSpaceFailed", &text);
         }
     }
-}
-
-fn has_ended(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
 }
 
 impl std::fmt::Display for Transition {

@@ -123,18 +123,22 @@ fn usable<'a>(pod: &Pod, claim: &'a Value, ephemeral: bool) -> Result<&'a str, S
 
 /// Whether a container wants a volume as a device.
 pub(super) fn is_device(pod: &Pod, name: &str) -> bool {
-    let mut containers =
-        pod::all_containers(pod).cloned().chain(pod::ephemeral_containers(pod).map(pod::plain));
-    containers.any(|container| container.volume_devices.iter().flatten().any(|device| device.name == name))
+    let ephemeral = pod::ephemeral_containers(pod).map(|container| &container.volume_devices);
+    let lists = pod::all_containers(pod).map(|container| &container.volume_devices).chain(ephemeral);
+    lists.flatten().flatten().any(|device| device.name == name)
+}
+
+/// Whether a container wants a volume as a directory.
+fn is_mounted(pod: &Pod, name: &str) -> bool {
+    let ephemeral = pod::ephemeral_containers(pod).map(|container| &container.volume_mounts);
+    let lists = pod::all_containers(pod).map(|container| &container.volume_mounts).chain(ephemeral);
+    lists.flatten().flatten().any(|mount| mount.name == name)
 }
 
 /// Whether containers use a volume as what its claim asks for: files are mounted, a block device is not.
 fn fits_use(pod: &Pod, name: &str, claim: &Value) -> Result<(), String> {
     let block = claim["spec"]["volumeMode"] == "Block";
-    let containers: Vec<_> =
-        pod::all_containers(pod).cloned().chain(pod::ephemeral_containers(pod).map(pod::plain)).collect();
-    let mut mounts = containers.iter().flat_map(|container| container.volume_mounts.iter().flatten());
-    if block && mounts.any(|mount| mount.name == name) {
+    if block && is_mounted(pod, name) {
         return Err(format!("volume {name} has volumeMode Block, but is specified in volumeMounts"));
     }
     if !block && is_device(pod, name) {

@@ -11,7 +11,7 @@ use crate::{
     context::Context,
     measures::text::{Kind, Text},
     node::VERSION,
-    pod::{spec, uid},
+    pod::{has_ended, spec, uid},
     volumes::plugin,
 };
 
@@ -28,11 +28,8 @@ pub(super) fn write(text: &mut Text, context: &Context, figures: &Figures, desir
 pub(super) fn desired_volumes(context: &Context, pods: &[Arc<Bytes>]) -> Vec<&'static str> {
     let mounted = context.measures.volumes.of_pods();
     let mut desired = Vec::new();
-    for pod in pods.iter().filter_map(|bytes| serde_json::from_slice::<Pod>(bytes).ok()) {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        if matches!(phase, Some("Succeeded" | "Failed")) {
-            continue;
-        }
+    let typed = pods.iter().filter_map(|bytes| serde_json::from_slice::<Pod>(bytes).ok());
+    for pod in typed.filter(|pod| !has_ended(pod)) {
         desired.extend(spec(&pod).volumes.iter().flatten().filter_map(plugin));
         let of_claims = mounted.get(uid(&pod)).into_iter().flat_map(|found| &found.volumes);
         desired.extend(of_claims.filter(|volume| volume.claim.is_some()).map(|volume| volume.plugin));
