@@ -1,6 +1,12 @@
 //! Control groups of pods, in the kernel's own files: made, set, changed in place, swept and gone with their pods.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use crate::harness::{Cluster, IMAGE, Kubectl, PATIENCE, run};
 
@@ -14,10 +20,6 @@ fn pods_have_control_groups_of_their_own() {
     orphans_are_swept(&cluster);
     figures(&cluster);
     a_group_goes_with_its_pod(&cluster);
-}
-
-fn field(cluster: &Cluster, what: &str, path: &str) -> String {
-    cluster.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).ok()
 }
 
 fn pod(name: &str, containers: &[&str]) -> String {
@@ -71,7 +73,7 @@ fn expected(shares: u64, quota: Option<u64>, memory: Option<u64>) -> BTreeMap<&'
 }
 
 fn group_of(cluster: &Cluster, class: &str, pod: &str) -> String {
-    let uid = field(cluster, &format!("pod/{pod}"), "{.metadata.uid}");
+    let uid = cluster.field(&format!("pod/{pod}"), "{.metadata.uid}");
     format!("kubepods/{class}pod{uid}")
 }
 
@@ -140,7 +142,7 @@ fn a_resize_takes_the_group_along(cluster: &Cluster) {
         let found = limits(cluster, &group);
         assert_eq!((found["quota"], found["memory"]), (Some(quota), Some(bytes)), "{cpu}");
     }
-    assert_eq!(field(cluster, "pod/sure", "{.status.containerStatuses[0].restartCount}"), "0");
+    assert_eq!(cluster.field("pod/sure", "{.status.containerStatuses[0].restartCount}"), "0");
 }
 
 /// Neither container has a limit of its own, and both together use more than the pod may.
@@ -156,10 +158,10 @@ fn a_pod_is_limited_as_a_whole(cluster: &Cluster) {
         hungry("other")
     ));
     assert_eq!(
-        field(cluster, "pod/shared", "{.spec.resources.requests}"),
+        cluster.field("pod/shared", "{.spec.resources.requests}"),
         r#"{"cpu":"200m","memory":"64Mi"}"#
     );
-    assert_eq!(field(cluster, "pod/shared", "{.status.qosClass}"), "Guaranteed");
+    assert_eq!(cluster.field("pod/shared", "{.status.qosClass}"), "Guaranteed");
     let codes = "jsonpath={.status.containerStatuses[*].state.terminated.exitCode}{\"\\n\"}";
     cluster.watch_with(&Kubectl::newest(), &["get", "pod", "shared", "--watch", "-o", codes], |line| {
         line == "137"
@@ -191,12 +193,12 @@ fn a_class_has_its_handler_and_its_price(cluster: &Cluster) {
     };
     cluster.apply(&format!("{}{}", with("priced", "plain"), with("lost", "nowhere")));
     cluster.wait("pod/priced", "condition=Ready");
-    assert_eq!(field(cluster, "pod/priced", "{.spec.overhead}"), r#"{"cpu":"50m","memory":"8Mi"}"#);
+    assert_eq!(cluster.field("pod/priced", "{.spec.overhead}"), r#"{"cpu":"50m","memory":"8Mi"}"#);
     assert_eq!(
         limits(cluster, &group_of(cluster, "", "priced")),
         expected(204, Some(20_000), Some(40 << 20))
     );
-    let id = field(cluster, "pod/priced", "{.status.containerStatuses[0].containerID}");
+    let id = cluster.field("pod/priced", "{.status.containerStatuses[0].containerID}");
     let inspect = ["inspect", "-f", "{{.HostConfig.Runtime}}", id.trim_start_matches("docker://")];
     assert_eq!(run(Command::new("docker").args(inspect)).ok().trim(), "runc");
     let described = cluster.kubectl(&["describe", "pod", "priced"]).ok();
@@ -214,7 +216,7 @@ fn a_class_has_its_handler_and_its_price(cluster: &Cluster) {
 
 /// What nobody owns any more when the kubelet starts: a group with a process in it, as a crash may leave one.
 fn orphans_are_swept(cluster: &Cluster) {
-    let id = field(cluster, "pod/free", "{.status.containerStatuses[0].containerID}");
+    let id = cluster.field("pod/free", "{.status.containerStatuses[0].containerID}");
     cluster.kill();
     let orphan = "kubepods/besteffort/pod5f3c1c9e-0000-4000-8000-000000000000";
     for class in cluster.control_groups("kubepods/besteffort") {
@@ -232,7 +234,7 @@ fn orphans_are_swept(cluster: &Cluster) {
     until_gone(cluster, orphan);
     cluster.apply(&pod("after", &[""]));
     cluster.wait("pod/after", "condition=Ready");
-    assert_eq!(field(cluster, "pod/free", "{.status.containerStatuses[0].containerID}"), id);
+    assert_eq!(cluster.field("pod/free", "{.status.containerStatuses[0].containerID}"), id);
     assert!(!cluster.control_groups(&group_of(cluster, "besteffort/", "free")).is_empty());
 }
 
@@ -257,7 +259,11 @@ fn figures(cluster: &Cluster) {
 fn a_group_goes_with_its_pod(cluster: &Cluster) {
     let group = group_of(cluster, "burstable/", "whole");
     cluster.kubectl(&["delete", "pod", "whole", "--wait"]).ok();
-    until_gone(cluster, &group);
+    assert_eq!(
+        cluster.control_groups(&group),
+        Vec::<PathBuf>::new(),
+        "the object goes after everything else"
+    );
 }
 
 /// Directories of control groups go without a word.

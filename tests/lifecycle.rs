@@ -56,7 +56,7 @@ fn a_node_that_is_short_of_something_evicts() {
     }
     for (pod, uses) in [("light", "1"), ("modest", ""), ("heavy", "5")] {
         cluster.wait(&format!("pod/{pod}"), "jsonpath={.status.phase}=Failed");
-        let message = field(&cluster, &format!("pod/{pod}"), "{.status.reason}: {.status.message}");
+        let message = cluster.field(&format!("pod/{pod}"), "{.status.reason}: {.status.message}");
         let low =
             "Evicted: The node was low on resource: ephemeral-storage. Threshold quantity: 1Ei, available: ";
         assert!(message.starts_with(low), "{message}");
@@ -81,7 +81,7 @@ fn a_node_that_is_short_of_something_evicts() {
     order.sort_unstable();
     let order: Vec<&str> = order.iter().map(|(_, pod)| pod.as_str()).collect();
     assert_eq!(order, ["heavy", "light", "modest"], "above its request first, and of those the largest");
-    let taints = field(&cluster, &node, "{.spec.taints[*].key}");
+    let taints = cluster.field(&node, "{.spec.taints[*].key}");
     for taint in ["node.kubernetes.io/disk-pressure", "node.kubernetes.io/pid-pressure"] {
         assert!(taints.contains(taint), "{taint} is not in {taints}");
     }
@@ -98,19 +98,15 @@ fn a_node_that_is_short_of_something_evicts() {
     ));
     cluster.wait("pod/greedy", "jsonpath={.status.reason}=Evicted");
     cluster.wait("pod/greedy", "condition=DisruptionTarget");
-    let message = field(&cluster, "pod/greedy", "{.status.message}");
+    let message = cluster.field("pod/greedy", "{.status.message}");
     assert!(
         message.starts_with("The node was low on resource: memory. Threshold quantity: 1Ei, available: "),
         "{message}"
     );
     cluster.wait("pod/greedy", "jsonpath={.status.phase}=Failed");
     cluster.wait("pod/best-effort", "jsonpath={.status.reason}=Evicted");
-    let message = field(&cluster, "pod/best-effort", "{.status.message}");
+    let message = cluster.field("pod/best-effort", "{.status.message}");
     assert_eq!(message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
-}
-
-fn field(cluster: &Cluster, what: &str, path: &str) -> String {
-    cluster.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).ok()
 }
 
 fn order_probes_and_restart(cluster: &Cluster) {
@@ -122,8 +118,7 @@ fn order_probes_and_restart(cluster: &Cluster) {
     cluster.wait("pod/lifecycle", "jsonpath={.status.containerStatuses[1].restartCount}=1");
     let previous = cluster.kubectl(&["logs", "lifecycle", "-c", "flaky", "--previous"]).ok();
     assert_eq!(previous, "first try fails\n");
-    let last =
-        field(cluster, "pod/lifecycle", "{.status.containerStatuses[1].lastState.terminated.exitCode}");
+    let last = cluster.field("pod/lifecycle", "{.status.containerStatuses[1].lastState.terminated.exitCode}");
     assert_eq!(last, "1");
 }
 
@@ -133,13 +128,11 @@ fn a_debugger_sees_its_target(cluster: &Cluster) {
     assert_eq!(debug(cluster, "second", "again"), ["1", "got again"]);
     let ended = "jsonpath={.status.ephemeralContainerStatuses[1].state.terminated.exitCode}=0";
     cluster.wait("pod/lifecycle", ended);
-    let shown = field(
-        cluster,
-        "pod/lifecycle",
+    let shown = cluster.field("pod/lifecycle",
         "{range .status.ephemeralContainerStatuses[*]}{.name} {.restartCount} {.state.terminated.reason}{\"\\n\"}{end}",
     );
     assert_eq!(shown, "first 0 Completed\nsecond 0 Completed\n", "what has ended stays so");
-    assert_eq!(field(cluster, "pod/lifecycle", "{.status.phase}"), "Running");
+    assert_eq!(cluster.field("pod/lifecycle", "{.status.phase}"), "Running");
 }
 
 /// What a debugger beside the web server printed, once it was told a word. Its input stays open meanwhile, as a
@@ -170,12 +163,12 @@ fn restart_rules(cluster: &Cluster) {
     for pod in ["pod/restart-rules", "pod/restart-all"] {
         cluster.wait(pod, "jsonpath={.status.phase}=Succeeded");
     }
-    let count = |pod: &str, list: &str| field(cluster, pod, &format!("{{.status.{list}[0].restartCount}}"));
+    let count = |pod: &str, list: &str| cluster.field(pod, &format!("{{.status.{list}[0].restartCount}}"));
     assert_eq!(count("pod/restart-rules", "containerStatuses"), "1");
     assert_eq!(count("pod/restart-all", "containerStatuses"), "1");
     assert_eq!(count("pod/restart-all", "initContainerStatuses"), "1", "init containers run again as well");
     let condition = "{.status.conditions[?(@.type==\"AllContainersRestarting\")].status}";
-    assert_eq!(field(cluster, "pod/restart-all", condition), "False");
+    assert_eq!(cluster.field("pod/restart-all", condition), "False");
 }
 
 /// What an init container wrote is in the environment of a container that does not see the volume; and a pod has limits
@@ -185,8 +178,8 @@ fn variables_and_a_budget(cluster: &Cluster) {
     let printed = cluster.kubectl(&["logs", "env-file"]).ok();
     assert_eq!(printed, "10.0.0.7 ls: /data: No such file or directory\n");
     cluster.wait("pod/budget", "condition=Ready");
-    assert_eq!(field(cluster, "pod/budget", "{.status.qosClass}"), "Guaranteed");
-    let requested = field(cluster, "pod/budget", "{.spec.resources.requests}");
+    assert_eq!(cluster.field("pod/budget", "{.status.qosClass}"), "Guaranteed");
+    let requested = cluster.field("pod/budget", "{.spec.resources.requests}");
     assert_eq!(requested, r#"{"cpu":"200m","memory":"32Mi"}"#);
 }
 
@@ -203,8 +196,8 @@ fn gates() -> String {
 
 fn readiness_and_scheduling_gates(cluster: &Cluster) {
     let reason = "{.status.conditions[?(@.type==\"PodScheduled\")].reason}";
-    assert_eq!(field(cluster, "pod/gated", reason), "SchedulingGated");
-    assert_eq!(field(cluster, "pod/gated", "{.spec.nodeName}"), "");
+    assert_eq!(cluster.field("pod/gated", reason), "SchedulingGated");
+    assert_eq!(cluster.field("pod/gated", "{.spec.nodeName}"), "");
     cluster
         .kubectl(&[
             "patch",
@@ -219,7 +212,7 @@ fn readiness_and_scheduling_gates(cluster: &Cluster) {
 
     cluster.wait("pod/held", "condition=ContainersReady");
     let reason = "{.status.conditions[?(@.type==\"Ready\")].reason}";
-    assert_eq!(field(cluster, "pod/held", reason), "ReadinessGatesNotReady");
+    assert_eq!(cluster.field("pod/held", reason), "ReadinessGatesNotReady");
     let up = r#"{"status":{"conditions":[{"type":"example.com/up","status":"True"}]}}"#;
     cluster.kubectl(&["patch", "pod", "held", "--subresource=status", "-p", up]).ok();
     cluster.wait("pod/held", "condition=Ready");
@@ -227,7 +220,7 @@ fn readiness_and_scheduling_gates(cluster: &Cluster) {
 
 fn deadline(cluster: &Cluster) {
     cluster.wait("pod/brief", "jsonpath={.status.reason}=DeadlineExceeded");
-    assert_eq!(field(cluster, "pod/brief", "{.status.phase}"), "Failed");
+    assert_eq!(cluster.field("pod/brief", "{.status.phase}"), "Failed");
 }
 
 /// Into a volume with a size, into a container's own layer, and into a log.
@@ -271,8 +264,8 @@ fn those_that_write_too_much_are_evicted(cluster: &Cluster) {
     ] {
         let pod = format!("pod/{name}");
         cluster.wait(&pod, "jsonpath={.status.phase}=Failed");
-        assert_eq!(field(cluster, &pod, "{.status.reason}"), "Evicted");
-        assert_eq!(field(cluster, &pod, "{.status.message}"), expected);
+        assert_eq!(cluster.field(&pod, "{.status.reason}"), "Evicted");
+        assert_eq!(cluster.field(&pod, "{.status.message}"), expected);
     }
     let metrics = format!("/api/v1/nodes/{}/proxy/metrics", cluster.node());
     let metrics = cluster.kubectl(&["get", "--raw", &metrics]).ok();
@@ -284,7 +277,7 @@ fn those_that_write_too_much_are_evicted(cluster: &Cluster) {
 
 /// A file in the folder is a pod with a copy in the API; deleting the copy changes nothing but the copy.
 fn static_pods(cluster: &Cluster, folder: &Path) {
-    let node = field(cluster, "nodes", "{.items[0].metadata.name}");
+    let node = cluster.field("nodes", "{.items[0].metadata.name}");
     let (name, pod) = (format!("still-{node}"), format!("pod/still-{node}"));
     let manifest = |word: &str| {
         format!(
@@ -301,14 +294,14 @@ fn static_pods(cluster: &Cluster, folder: &Path) {
     until("{.status.phase}", &|line| line == "Running");
     assert_eq!(cluster.kubectl(&["logs", &name]).ok(), "one\n");
     let id = "{.status.containerStatuses[0].containerID}";
-    let (uid, container) = (field(cluster, &pod, "{.metadata.uid}"), field(cluster, &pod, id));
+    let (uid, container) = (cluster.field(&pod, "{.metadata.uid}"), cluster.field(&pod, id));
 
     // A kubelet that starts again takes it up before it sweeps away what no pod of the API owns.
     cluster.kill();
     cluster.up();
     cluster.kubectl(&["delete", &pod, "--wait=false"]).ok();
     until("{.metadata.uid} {.status.phase}", &|line| line.ends_with(" Running") && !line.starts_with(&uid));
-    assert_eq!(field(cluster, &pod, id), container, "the container did not notice");
+    assert_eq!(cluster.field(&pod, id), container, "the container did not notice");
 
     std::fs::write(folder.join("still.yaml"), manifest("two")).expect("the manifest must be written");
     until("{.status.containerStatuses[0].containerID} {.status.phase}", &|line| {
@@ -334,11 +327,11 @@ fn a_resize(cluster: &Cluster) {
         );
         cluster.kubectl(&["patch", "pod", "growing", "--subresource=resize", "-p", &patch])
     };
-    let id = field(cluster, "pod/growing", "{.status.containerStatuses[0].containerID}");
+    let id = cluster.field("pod/growing", "{.status.containerStatuses[0].containerID}");
     resize(r#"{"cpu":"200m"}"#).ok();
     cluster.wait("pod/growing", "jsonpath={.status.containerStatuses[0].resources.limits.cpu}=200m");
     assert_eq!(
-        field(cluster, "pod/growing", "{.status.containerStatuses[0].containerID}"),
+        cluster.field("pod/growing", "{.status.containerStatuses[0].containerID}"),
         id,
         "not restarted"
     );
@@ -354,7 +347,7 @@ fn a_resize(cluster: &Cluster) {
     resize(r#"{"cpu":"10000"}"#).ok();
     cluster.wait("pod/growing", "condition=PodResizePending");
     let reason = "{.status.conditions[?(@.type==\"PodResizePending\")].reason}";
-    assert_eq!(field(cluster, "pod/growing", reason), "Infeasible");
+    assert_eq!(cluster.field("pod/growing", reason), "Infeasible");
     assert!(
         resize(r#"{"cpu":"200m","ephemeral-storage":"1Gi"}"#)
             .stderr

@@ -121,8 +121,7 @@ impl Machines {
 }
 
 /// Looks again with every line of a monitor (and after a second without one: what changed before it listened is told to
-/// nobody) until what is seen is as wanted, or nobody has patience any more. Gives what
-/// was seen last.
+/// nobody) until what is seen is as wanted, or nobody has patience any more. Gives what was seen last.
 fn wait_for<T>(mut monitor: Command, look: impl Fn() -> T, wanted: impl Fn(&T) -> bool) -> T {
     let mut monitor = monitor.stdout(Stdio::piped()).spawn().expect("the monitor must start");
     let output = monitor.stdout.take().expect("there must be an output");
@@ -375,7 +374,6 @@ fn pods_reach_one_another(cluster: &Cluster, machines: &Machines, home: &str) {
     }
 }
 
-/// The body of a request for a client certificate of the API server.
 /// A Node object is replaced under its kubelet by one with another range: that counts for new pods, without a restart.
 fn another_range_is_for_new_pods(cluster: &Cluster, machines: &Machines, near: &Joined) {
     let cidr = cluster.flag("--cluster-cidr");
@@ -410,6 +408,7 @@ fn another_range_is_for_new_pods(cluster: &Cluster, machines: &Machines, near: &
     assert_eq!(cluster.kubectl(&["get", "pod", "who-near", "-o", id]).ok(), before, "it did not notice");
 }
 
+/// The body of a request for a client certificate of the API server.
 fn signing_request(name: &str) -> String {
     let mut params = rcgen::CertificateParams::default();
     params.distinguished_name = rcgen::DistinguishedName::new();

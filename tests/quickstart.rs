@@ -44,13 +44,9 @@ fn pod_of_the_set(cluster: &Cluster) -> String {
     name
 }
 
-fn field(cluster: &Cluster, what: &str, path: &str) -> String {
-    cluster.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).ok()
-}
-
 fn reaches_pods_and_server(cluster: &Cluster) {
     let pod = pod_of_the_set(cluster);
-    let address = field(cluster, &format!("pod/{pod}"), "{.status.podIP}");
+    let address = cluster.field(&format!("pod/{pod}"), "{.status.podIP}");
     // From the node, and from another pod.
     let page =
         run(Command::new("curl").args(["-sS", "--max-time", "10", &format!("http://{address}:8080/")])).ok();
@@ -106,14 +102,14 @@ fn kill_a_container(cluster: &Cluster) {
     run(Command::new("docker").args(["kill", &containers[0]])).ok();
     cluster.wait("pod/hello", "jsonpath={.status.containerStatuses[0].restartCount}=1");
     cluster.wait("pod/hello", "condition=Ready");
-    let code = field(cluster, "pod/hello", "{.status.containerStatuses[0].lastState.terminated.exitCode}");
+    let code = cluster.field("pod/hello", "{.status.containerStatuses[0].lastState.terminated.exitCode}");
     assert_eq!(code, "137");
     let log = cluster.kubectl(&["logs", "hello", "--previous", "--tail=1"]).ok();
     assert_eq!(log, "hello from hello\n", "the killed container's log is kept");
 }
 
 fn kill_a_sandbox(cluster: &Cluster) {
-    let uid = field(cluster, "pod/hello", "{.metadata.uid}");
+    let uid = cluster.field("pod/hello", "{.metadata.uid}");
     let pause = run(Command::new("docker").args([
         "ps",
         "-q",
@@ -126,7 +122,7 @@ fn kill_a_sandbox(cluster: &Cluster) {
     run(Command::new("docker").args(["kill", pause.trim()])).ok();
     cluster.wait("pod/hello", "jsonpath={.status.containerStatuses[0].restartCount}=2");
     cluster.wait("pod/hello", "condition=Ready");
-    assert_eq!(field(cluster, "pod/hello", "{.metadata.uid}"), uid, "the same pod");
+    assert_eq!(cluster.field("pod/hello", "{.metadata.uid}"), uid, "the same pod");
 }
 
 fn replace_a_deleted_pod(cluster: &Cluster) {

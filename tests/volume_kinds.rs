@@ -19,18 +19,8 @@ fn images_devices_and_claims_that_grow() {
     read_only_all_the_way_down(&cluster);
 }
 
-fn field(cluster: &Cluster, what: &str, path: &str) -> String {
-    cluster.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).ok()
-}
-
 fn exec(cluster: &Cluster, pod: &str, script: &str) -> crate::harness::Answer {
     cluster.kubectl(&["exec", pod, "--", "sh", "-c", script])
-}
-
-/// Waits until an event with a reason and a text has been recorded.
-fn wait_for_event(cluster: &Cluster, reason: &str, text: &str) {
-    let args = ["get", "events", "--watch", "-o", "custom-columns=R:.reason,M:.message", "--no-headers"];
-    cluster.watch_with(&Kubectl::ours(), &args, |line| line.starts_with(reason) && line.contains(text));
 }
 
 /// An image of nothing but files; it has no command. Gone with the test.
@@ -97,7 +87,7 @@ spec:
     }
     let refused = exec(cluster, "model", "/model/tool true");
     assert!(refused.code == 126 && refused.stderr.contains("Permission denied"), "{refused:?}");
-    wait_for_event(cluster, "Pulled", &format!("Container image \"{}\" already present on machine", image.0));
+    cluster.wait_for_event("Pulled", &format!("Container image \"{}\" already present on machine", image.0));
 
     // One unpacked image, however often its pod is started; the container that unpacked it is gone.
     let unpacked = unpacked_images(cluster);
@@ -108,7 +98,7 @@ spec:
     let waiting = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ErrImageNeverPull";
     cluster.wait("pod/incomplete", waiting);
     cluster.wait("pod/incomplete", "jsonpath={.status.containerStatuses[1].ready}=true");
-    wait_for_event(cluster, "ErrImageNeverPull", "is not present with pull policy of Never");
+    cluster.wait_for_event("ErrImageNeverPull", "is not present with pull policy of Never");
 
     cluster.kubectl(&["delete", "pod", "model", "incomplete"]).ok();
     assert_eq!(unpacked_images(cluster), Vec::<PathBuf>::new(), "what no pod uses is removed");
@@ -139,7 +129,7 @@ impl Drop for LoopDevice {
 fn a_block_device(cluster: &Cluster) {
     let file = cluster.home().join("disk");
     let device = LoopDevice::make(&file);
-    let node = field(cluster, "nodes", "{.items[0].metadata.name}");
+    let node = cluster.field("nodes", "{.items[0].metadata.name}");
     let volume = |name: &str, path: &str| {
         format!(
             r#"
@@ -203,12 +193,9 @@ spec:
     assert_eq!(exec(cluster, "raw", script).ok(), "block special file\n");
     let on_disk = fs::read(&file).expect("the file is there");
     assert_eq!(&on_disk[512..519], b"written");
-    wait_for_event(
-        cluster,
-        "FailedMount",
-        "volume disk has volumeMode Block, but is specified in volumeMounts",
-    );
-    wait_for_event(cluster, "FailedMapVolume", "MapVolume.SetUpDevice failed for volume \"disk\" : path");
+    cluster
+        .wait_for_event("FailedMount", "volume disk has volumeMode Block, but is specified in volumeMounts");
+    cluster.wait_for_event("FailedMapVolume", "MapVolume.SetUpDevice failed for volume \"disk\" : path");
     let refused = cluster.with_input(
         &Kubectl::ours(),
         &["apply", "-f", "-"],
@@ -217,6 +204,21 @@ spec:
     assert!(refused.stderr.contains("must not already exist in volumeMounts"), "{refused:?}");
     cluster.kubectl(&["delete", "pod/raw", "pod/mounts", "pod/lost", "pvc/disk", "pvc/no-disk"]).ok();
     cluster.kubectl(&["delete", "pv/disk", "pv/no-disk"]).ok();
+}
+
+/// A pod that has a claim's volume and does nothing with it.
+fn holder(name: &str, claim: &str) -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - {{name: main, image: "{IMAGE}", command: [sleep, "100000"], volumeMounts: [{{name: v, mountPath: /v}}]}}
+  volumes: [{{name: v, persistentVolumeClaim: {{claimName: {claim}}}}}]
+"#
+    )
 }
 
 fn a_claim_grows(cluster: &Cluster) {
@@ -229,15 +231,8 @@ spec:
   accessModes: [ReadWriteOnce]
   resources: {{requests: {{storage: 64Mi}}}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {{name: grower}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - {{name: main, image: "{IMAGE}", command: [sleep, "100000"], volumeMounts: [{{name: v, mountPath: /v}}]}}
-  volumes: [{{name: v, persistentVolumeClaim: {{claimName: growing}}}}]
-"#
+{holder}"#,
+        holder = holder("grower", "growing")
     ));
     cluster.wait("pod/grower", "condition=Ready");
     let ask = |size: &str| {
@@ -246,18 +241,18 @@ spec:
     };
     ask("128Mi").ok();
     cluster.wait("pvc/growing", "jsonpath={.status.capacity.storage}=128Mi");
-    let volume = field(cluster, "pvc/growing", "{.spec.volumeName}");
-    assert_eq!(field(cluster, &format!("pv/{volume}"), "{.spec.capacity.storage}"), "128Mi");
+    let volume = cluster.field("pvc/growing", "{.spec.volumeName}");
+    assert_eq!(cluster.field(&format!("pv/{volume}"), "{.spec.capacity.storage}"), "128Mi");
     let status =
         "{.status.conditions}|{.status.allocatedResources.storage}|{.status.allocatedResourceStatuses}";
-    assert_eq!(field(cluster, "pvc/growing", status).replace("[]", ""), "|128Mi|");
-    wait_for_event(cluster, "ExternalExpanding", "waiting for an external controller to expand this PVC");
-    wait_for_event(cluster, "Resizing", &format!("External resizer is resizing volume {volume}"));
-    wait_for_event(cluster, "VolumeResizeSuccessful", "Resize volume succeeded");
+    assert_eq!(cluster.field("pvc/growing", status).replace("[]", ""), "|128Mi|");
+    cluster.wait_for_event("ExternalExpanding", "waiting for an external controller to expand this PVC");
+    cluster.wait_for_event("Resizing", &format!("External resizer is resizing volume {volume}"));
+    cluster.wait_for_event("VolumeResizeSuccessful", "Resize volume succeeded");
     let refused = ask("64Mi");
     assert!(refused.stderr.contains("field can not be less than status.capacity"), "{refused:?}");
     // The pod did not notice.
-    assert_eq!(field(cluster, "pod/grower", "{.status.containerStatuses[0].restartCount}"), "0");
+    assert_eq!(cluster.field("pod/grower", "{.status.containerStatuses[0].restartCount}"), "0");
     cluster.kubectl(&["delete", "pod/grower", "pvc/growing"]).ok();
     cluster.wait(&format!("pv/{volume}"), "delete");
 }
@@ -281,19 +276,12 @@ spec:
   accessModes: [ReadWriteOnce]
   resources: {{requests: {{storage: 1Mi}}}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {{name: guard}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - {{name: main, image: "{IMAGE}", command: [sleep, "100000"], volumeMounts: [{{name: v, mountPath: /v}}]}}
-  volumes: [{{name: v, persistentVolumeClaim: {{claimName: vault}}}}]
-"#
+{holder}"#,
+        holder = holder("guard", "vault")
     ));
     let waits = "node(s) didn't find available persistent volumes to bind";
-    wait_for_event(cluster, "FailedScheduling", waits);
-    let node = field(cluster, "nodes", "{.items[0].metadata.name}");
+    cluster.wait_for_event("FailedScheduling", waits);
+    let node = cluster.field("nodes", "{.items[0].metadata.name}");
     cluster.kubectl(&["label", "node", &node, "example.com/room=vault"]).ok();
     cluster.wait("pod/guard", "condition=Ready");
     cluster.kubectl(&["delete", "pod/guard", "pvc/vault", "sc/vault"]).ok();
@@ -351,9 +339,9 @@ spec:
     let options = exec(cluster, "reader", "grep ' /all/below ' /proc/mounts").ok();
     assert!(options.contains("ro,") && options.contains("nodev"), "{options}");
     let modes = "{.status.containerStatuses[0].volumeMounts[*].recursiveReadOnly}";
-    assert_eq!(field(cluster, "pod/reader", modes), "Disabled Enabled Enabled Disabled");
+    assert_eq!(cluster.field("pod/reader", modes), "Disabled Enabled Enabled Disabled");
     let features = "{.items[0].status.runtimeHandlers[0].features.recursiveReadOnlyMounts}";
-    assert_eq!(field(cluster, "nodes", features), "true");
+    assert_eq!(cluster.field("nodes", features), "true");
     cluster.kubectl(&["delete", "pod", "reader"]).ok();
     // Nothing of the node's own was touched on the way out.
     assert!(below.0.join("file").exists());

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::harness::{Cluster, IMAGE, Kubectl};
+use crate::harness::{Cluster, IMAGE};
 
 const FOLDER: &str = "examples/persistent-volumes";
 
@@ -22,39 +22,29 @@ fn apply(cluster: &Cluster, file: &str) {
     cluster.kubectl(&["apply", "-f", &format!("{FOLDER}/{file}")]).ok();
 }
 
-fn field(cluster: &Cluster, what: &str, path: &str) -> String {
-    cluster.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).ok()
-}
-
-/// Waits until an event with a text has been recorded.
-fn wait_for_event(cluster: &Cluster, text: &str) {
-    let args = ["get", "events", "--watch", "-o", "custom-columns=R:.reason,M:.message", "--no-headers"];
-    cluster.watch_with(&Kubectl::ours(), &args, |line| line.contains(text));
-}
-
 fn a_claim_waits_for_its_pod(cluster: &Cluster) {
     apply(cluster, "claim.yaml");
-    assert_eq!(field(cluster, "pvc/data", "{.spec.storageClassName}"), "standard", "the default class");
-    assert_eq!(field(cluster, "pvc/data", "{.metadata.finalizers}"), "[\"kubernetes.io/pvc-protection\"]");
-    wait_for_event(cluster, "waiting for first consumer to be created before binding");
-    assert_eq!(field(cluster, "pvc/data", "{.status.phase}"), "Pending");
-    assert_eq!(field(cluster, "pv", "{.items}"), "[]");
+    assert_eq!(cluster.field("pvc/data", "{.spec.storageClassName}"), "standard", "the default class");
+    assert_eq!(cluster.field("pvc/data", "{.metadata.finalizers}"), "[\"kubernetes.io/pvc-protection\"]");
+    cluster.wait_for_event("", "waiting for first consumer to be created before binding");
+    assert_eq!(cluster.field("pvc/data", "{.status.phase}"), "Pending");
+    assert_eq!(cluster.field("pv", "{.items}"), "[]");
 }
 
 /// Gives the directory of the volume.
 fn data_outlives_the_pod(cluster: &Cluster) -> PathBuf {
     apply(cluster, "writer.yaml");
     cluster.wait("pod/writer", "condition=Ready");
-    let volume = field(cluster, "pvc/data", "{.spec.volumeName}");
+    let volume = cluster.field("pvc/data", "{.spec.volumeName}");
     cluster.wait("pvc/data", "jsonpath={.status.phase}=Bound");
     cluster.wait(&format!("pv/{volume}"), "jsonpath={.status.phase}=Bound");
-    assert_eq!(field(cluster, "pvc/data", "{.status.capacity.storage}"), "64Mi");
+    assert_eq!(cluster.field("pvc/data", "{.status.capacity.storage}"), "64Mi");
     for annotation in ["bind-completed", "bound-by-controller"] {
         let path = format!("{{.metadata.annotations.pv\\.kubernetes\\.io/{annotation}}}");
-        assert_eq!(field(cluster, "pvc/data", &path), "yes");
+        assert_eq!(cluster.field("pvc/data", &path), "yes");
     }
     cluster.kubectl(&["exec", "writer", "--", "sh", "-c", "echo kept >/data/note"]).ok();
-    let directory = PathBuf::from(field(cluster, &format!("pv/{volume}"), "{.spec.hostPath.path}"));
+    let directory = PathBuf::from(cluster.field(&format!("pv/{volume}"), "{.spec.hostPath.path}"));
     assert_eq!(fs::read_to_string(directory.join("note")).expect("the file is on the node"), "kept\n");
 
     cluster.kubectl(&["delete", "pod", "writer"]).ok();
@@ -67,14 +57,14 @@ fn data_outlives_the_pod(cluster: &Cluster) -> PathBuf {
 }
 
 fn protected_while_in_use(cluster: &Cluster, directory: &std::path::Path) {
-    let volume = field(cluster, "pvc/data", "{.spec.volumeName}");
+    let volume = cluster.field("pvc/data", "{.spec.volumeName}");
     cluster.kubectl(&["delete", "pv", &volume, "--wait=false"]).ok();
     cluster.kubectl(&["delete", "pvc", "data", "--wait=false"]).ok();
     let listed = cluster.kubectl(&["get", "pvc", "data", "--no-headers"]).ok();
     assert!(listed.contains("Terminating"), "{listed}");
     // A pod that comes now does not get it.
     apply(cluster, "writer.yaml");
-    wait_for_event(cluster, "0/1 nodes are available: persistentvolumeclaim \"data\" is being deleted.");
+    cluster.wait_for_event("", "0/1 nodes are available: persistentvolumeclaim \"data\" is being deleted.");
     assert_eq!(cluster.kubectl(&["exec", "reader", "--", "cat", "/data/note"]).ok(), "kept\n");
     cluster.kubectl(&["delete", "pod", "reader", "writer"]).ok();
     cluster.wait("pvc/data", "delete");
@@ -86,7 +76,7 @@ fn protected_while_in_use(cluster: &Cluster, directory: &std::path::Path) {
 fn a_reserved_local_volume(cluster: &Cluster) {
     let directory = cluster.home().join("archive");
     fs::create_dir(&directory).expect("a directory must be made");
-    let node = field(cluster, "nodes", "{.items[0].metadata.name}");
+    let node = cluster.field("nodes", "{.items[0].metadata.name}");
     cluster.apply(&format!(
         r#"
 apiVersion: v1
@@ -131,7 +121,7 @@ spec:
     ));
     cluster.wait("pod/archivist", "condition=Ready");
     cluster.wait("pvc/archive", "jsonpath={.status.phase}=Bound");
-    assert_eq!(field(cluster, "pvc/archive", "{.status.capacity.storage}"), "1Gi", "what the volume has");
+    assert_eq!(cluster.field("pvc/archive", "{.status.capacity.storage}"), "1Gi", "what the volume has");
     let group = cluster.kubectl(&["exec", "archivist", "--", "stat", "-c", "%g", "/archive/note"]).ok();
     assert_eq!(group, "2000\n");
     let script = "cp /bin/busybox /archive/tool && /archive/tool true";
@@ -171,7 +161,7 @@ spec:
   volumes: [{{name: v, persistentVolumeClaim: {{claimName: by-hand}}}}]
 "#
     ));
-    wait_for_event(cluster, "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
+    cluster.wait_for_event("", "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
     let directory = cluster.home().join("by-hand");
     cluster.apply(&format!(
         r#"
@@ -199,8 +189,8 @@ spec:
   volumes: [{{name: v, persistentVolumeClaim: {{claimName: by-hand}}}}]
 "#
     ));
-    wait_for_event(
-        cluster,
+    cluster.wait_for_event(
+        "",
         "1 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode.",
     );
     cluster.kubectl(&["delete", "pod/rival"]).ok();
@@ -213,9 +203,9 @@ spec:
 fn one_pod_s_own(cluster: &Cluster) {
     apply(cluster, "scratch.yaml");
     cluster.wait("pod/scratch", "condition=Ready");
-    let pod = field(cluster, "pod/scratch", "{.metadata.uid}");
-    assert_eq!(field(cluster, "pvc/scratch-data", "{.metadata.ownerReferences[0].uid}"), pod);
-    let volume = field(cluster, "pvc/scratch-data", "{.spec.volumeName}");
+    let pod = cluster.field("pod/scratch", "{.metadata.uid}");
+    assert_eq!(cluster.field("pvc/scratch-data", "{.metadata.ownerReferences[0].uid}"), pod);
+    let volume = cluster.field("pvc/scratch-data", "{.spec.volumeName}");
     cluster.kubectl(&["exec", "scratch", "--", "touch", "/data/here"]).ok();
     cluster.kubectl(&["delete", "pod", "scratch"]).ok();
     cluster.wait("pvc/scratch-data", "delete");
@@ -244,6 +234,7 @@ spec:
     let shown = cluster.kubectl(&["exec", "inline", "--", "sh", "-c", script]);
     assert!(shown.stdout.contains(" 8192 "), "{shown:?}");
     assert!(shown.code == 126 && shown.stderr.contains("Permission denied"), "{shown:?}");
-    wait_for_event(cluster, "driver name nobody.example.com not found in the list of registered CSI drivers");
+    cluster
+        .wait_for_event("", "driver name nobody.example.com not found in the list of registered CSI drivers");
     cluster.kubectl(&["delete", "pod", "inline", "unknown"]).ok();
 }

@@ -251,6 +251,19 @@ impl Cluster {
         assert_eq!(answer.code, 0, "{}{}", answer.stdout, answer.stderr);
     }
 
+    /// What an object, or a list of them, says at a path (JSONPath).
+    #[track_caller]
+    pub(crate) fn field(&self, what: &str, path: &str) -> String {
+        self.kubectl(&["get", what, "-o", &format!("jsonpath={path}")]).ok()
+    }
+
+    /// Waits until an event with a reason (any, if empty) and a text has been recorded.
+    #[track_caller]
+    pub(crate) fn wait_for_event(&self, reason: &str, text: &str) {
+        let args = ["get", "events", "--watch", "-o", "custom-columns=R:.reason,M:.message", "--no-headers"];
+        self.watch_with(&Kubectl::ours(), &args, |line| line.starts_with(reason) && line.contains(text));
+    }
+
     /// Waits with `kubectl wait`, which watches.
     #[track_caller]
     pub(crate) fn wait(&self, what: &str, condition: &str) {
