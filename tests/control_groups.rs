@@ -258,7 +258,8 @@ fn figures(cluster: &Cluster) {
 
 fn a_group_goes_with_its_pod(cluster: &Cluster) {
     let group = group_of(cluster, "burstable/", "whole");
-    cluster.kubectl(&["delete", "pod", "whole", "--wait"]).ok();
+    // With grace, however short, the kubelet deletes the object; without, the API server does, at once.
+    cluster.kubectl(&["delete", "pod", "whole", "--grace-period=1", "--wait"]).ok();
     assert_eq!(
         cluster.control_groups(&group),
         Vec::<PathBuf>::new(),

@@ -32,7 +32,7 @@ impl Worker {
         }
         let view = self.observe(pod).await?;
         if let Some(known) = &view
-            && is_up(known)
+            && has_running(known)
         {
             self.publish(pod, view.as_ref(), false);
             self.stop_everything(pod, known).await;
@@ -142,10 +142,6 @@ impl Worker {
         self.balance().await;
         Ok(())
     }
-}
-
-fn is_up(view: &PodView) -> bool {
-    has_running(view)
 }
 
 fn has_running(view: &PodView) -> bool {
