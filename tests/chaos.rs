@@ -1,5 +1,5 @@
-//! Chaos: the whole process, containers and sandboxes are killed at random while clients write and pods come
-//! and go. Afterwards what is asked for and what runs agree, no acknowledged write is lost, and nothing is left
+//! Chaos: the whole process, containers, sandboxes and Docker itself are killed at random while clients write and
+//! pods come and go. Afterwards what is asked for and what runs agree, no acknowledged write is lost, and nothing is left
 //! behind.
 //!
 //! `scripts/test.sh --long` goes on for minutes. `MINIK8S_TEST_SEED` repeats a run's choices, though not its
@@ -30,13 +30,28 @@ const WRITERS: usize = 4;
 /// A port of the node that leads to a pod.
 const HOST_PORT: u16 = 18_473;
 
-/// How long everything is disturbed, and how long it may take to come to rest: a container that was killed often
-/// waits for its back-off.
-fn times() -> (Duration, Duration) {
+struct Times {
+    /// How long everything is disturbed.
+    lasts: Duration,
+    /// After how long Docker is restarted, each time: that stops everything.
+    restarts: Duration,
+    /// How long it may take to come to rest: a container that was killed often waits for its back-off.
+    rest: Duration,
+}
+
+fn times() -> Times {
     if takes_its_time() {
-        (Duration::from_secs(240), Duration::from_secs(420))
+        Times {
+            lasts: Duration::from_secs(300),
+            restarts: Duration::from_secs(60),
+            rest: Duration::from_secs(420),
+        }
     } else {
-        (Duration::from_secs(20), Duration::from_secs(120))
+        Times {
+            lasts: Duration::from_secs(20),
+            restarts: Duration::from_secs(8),
+            rest: Duration::from_secs(120),
+        }
     }
 }
 
@@ -45,8 +60,8 @@ fn chaos_leaves_nothing_wrong() {
     let seed = std::env::var("MINIK8S_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = seed.unwrap_or_else(|| rand::rng().random());
     println!("MINIK8S_TEST_SEED={seed}");
-    let (lasts, patience) = times();
-    let cluster = Cluster::start(&[]);
+    let times = times();
+    let mut cluster = Cluster::start_with_a_daemon();
     make_pods(&cluster);
 
     let over = CancellationToken::new();
@@ -70,17 +85,25 @@ fn chaos_leaves_nothing_wrong() {
         })
         .collect();
 
-    let mut chaos = Chaos { cluster: &cluster, random: StdRng::seed_from_u64(seed), done: BTreeMap::new() };
-    let ends = Instant::now() + lasts;
+    let mut chaos =
+        Chaos { cluster: &mut cluster, random: StdRng::seed_from_u64(seed), done: BTreeMap::new() };
+    let ends = Instant::now() + times.lasts;
+    let mut restart = Instant::now() + times.restarts;
     while Instant::now() < ends {
-        chaos.disturb();
+        if restart < Instant::now() {
+            chaos.restart_docker();
+            restart = Instant::now() + times.restarts;
+        } else {
+            chaos.disturb();
+        }
         let moment = Duration::from_millis(chaos.random.random_range(0..700));
         match failures.recv_timeout(moment) {
             Err(RecvTimeoutError::Timeout) => {}
-            lost => panic!("a write was lost: {lost:?}\n{}", cluster.log()),
+            lost => panic!("a write was lost: {lost:?}\n{}", chaos.cluster.log()),
         }
     }
     let replicas = chaos.random.random_range(2..6);
+    let done = chaos.done;
     scale(&cluster, replicas).ok();
     over.cancel();
     let mut acknowledged = 0;
@@ -88,11 +111,12 @@ fn chaos_leaves_nothing_wrong() {
         let writer = runtime.block_on(writer).expect("a writer must not panic");
         acknowledged += writer.expect("no acknowledged write may be lost");
     }
-    println!("{acknowledged} writes acknowledged; {:?}", chaos.done);
+    println!("{acknowledged} writes acknowledged; {done:?}");
     assert!(acknowledged > 100, "too few writes to prove anything: {acknowledged}");
-    assert!(chaos.done.len() > 3, "too little was disturbed: {:?}", chaos.done);
+    assert!(done.len() > 4, "too little was disturbed: {done:?}");
+    assert!(done.keys().any(|what| what.starts_with("Docker")), "{done:?}");
 
-    let rest = Rest { cluster: &cluster, deadline: Instant::now() + patience };
+    let rest = Rest { cluster: &cluster, deadline: Instant::now() + times.rest };
     rest.until("what is asked for and what runs agree", || agrees(&cluster, replicas));
     cluster.kubectl(&["delete", "replicaset,pod", "--all", "--wait=false"]).ok();
     rest.until("nothing is left behind", || nothing_left(&cluster));
@@ -139,7 +163,7 @@ fn scale(cluster: &Cluster, replicas: usize) -> crate::harness::Answer {
 
 /// Who disturbs.
 struct Chaos<'a> {
-    cluster: &'a Cluster,
+    cluster: &'a mut Cluster,
     random: StdRng,
     /// What was done how often.
     done: BTreeMap<&'static str, usize>,
@@ -173,13 +197,21 @@ impl Chaos<'_> {
         *self.done.entry(what).or_default() += 1;
     }
 
+    /// Restarts Docker, with warning or without.
+    fn restart_docker(&mut self) {
+        let (signal, what) =
+            if self.random.random() { ("-KILL", "Docker killed") } else { ("-TERM", "Docker stopped") };
+        self.cluster.daemon().restart(signal);
+        *self.done.entry(what).or_default() += 1;
+    }
+
     /// Does something to one of the node's running containers.
     fn docker(&mut self, verb: &str, filter: &str, done: &'static str) -> &'static str {
         let containers = self.cluster.containers(filter);
         let Some(container) = containers.choose(&mut self.random) else { return "nothing to disturb" };
         let force: &[&str] = if verb == "rm" { &["--force"] } else { &[] };
         // It may have ended by itself meanwhile.
-        run(Command::new("docker").arg(verb).args(force).arg(container));
+        run(self.cluster.docker().arg(verb).args(force).arg(container));
         done
     }
 }

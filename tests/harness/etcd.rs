@@ -1,13 +1,11 @@
 //! A real etcd for a test.
 
 use std::{
-    io::{BufRead, BufReader},
     net::TcpListener,
-    process::{Child, ChildStderr, Command, Stdio},
-    sync::mpsc::sync_channel,
+    process::{Child, Command, Stdio},
 };
 
-use super::PATIENCE;
+use super::log_line::wait_for_line;
 
 /// An etcd of the test's own, on ports of its own.
 pub(crate) struct Etcd {
@@ -41,7 +39,7 @@ impl Etcd {
             .stderr(Stdio::piped())
             .spawn()
             .expect("etcd must be installed: run scripts/setup.sh --test");
-        wait_until_it_serves(child.stderr.take().expect("there must be a log"));
+        wait_for_line(child.stderr.take().expect("there must be a log"), "client requests");
         Self { child, url, _data: data }
     }
 
@@ -54,20 +52,6 @@ impl Etcd {
     pub(crate) fn flags(&self) -> [String; 4] {
         ["--store", "etcd", "--etcd-servers", &self.url].map(str::to_owned)
     }
-}
-
-/// Reads etcd's log until it says that it serves; the rest is read, too, so that etcd is never held up by it.
-fn wait_until_it_serves(log: ChildStderr) {
-    let (sender, receiver) = sync_channel(1);
-    std::thread::spawn(move || {
-        for line in BufReader::new(log).lines().map_while(Result::ok) {
-            if line.contains("client requests") {
-                // Only the first is waited for.
-                let _ = sender.try_send(());
-            }
-        }
-    });
-    receiver.recv_timeout(PATIENCE).expect("etcd must come up");
 }
 
 impl Drop for Etcd {

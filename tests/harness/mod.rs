@@ -3,7 +3,9 @@
 //! Every cluster has its own node name, bridge and ranges, so that tests run beside one another and beside a
 //! cluster that somebody uses. Dropping it takes everything away, whatever the test's outcome.
 
+mod daemon;
 mod etcd;
+mod log_line;
 
 use std::{
     fs,
@@ -15,7 +17,7 @@ use std::{
 
 use tempfile::TempDir;
 
-pub(crate) use self::etcd::Etcd;
+pub(crate) use self::{daemon::Daemon, etcd::Etcd};
 
 /// The image that the tests' pods run: a static busybox, made locally.
 pub(crate) const IMAGE: &str = "minik8s/busybox:quickstart";
@@ -42,6 +44,8 @@ pub(crate) struct Cluster {
     bridge: String,
     /// Its store, where `MINIK8S_TEST_STORE=etcd` asks for one and the test for none in particular.
     _etcd: Option<Etcd>,
+    /// Its Docker, where it has one of its own.
+    daemon: Option<Daemon>,
     /// The network namespace in which everything of it runs; none for this machine's own.
     machine: Option<String>,
 }
@@ -80,6 +84,18 @@ impl Cluster {
     /// The same in a network namespace.
     pub(crate) fn start_on(machine: Option<&str>, more: &[&str]) -> Self {
         make_image();
+        Self::with_parts(machine, None, more)
+    }
+
+    /// The same on a Docker daemon of its own.
+    pub(crate) fn start_with_a_daemon() -> Self {
+        let daemon = Daemon::start();
+        let socket = daemon.socket().display().to_string();
+        make_image_at(Some(&socket));
+        Self::with_parts(None, Some(daemon), &["--docker-socket", &socket])
+    }
+
+    fn with_parts(machine: Option<&str>, daemon: Option<Daemon>, more: &[&str]) -> Self {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // The pid keeps two test runs on one machine apart, the number two clusters of one run. Half an octet is room
         // for 128 nodes; 10.96 and 10.244, which are a cluster's by default, are in nobody's share.
@@ -106,7 +122,7 @@ impl Cluster {
         flags.extend(etcd.iter().flat_map(Etcd::flags));
         let home = tempfile::tempdir().expect("a directory must be had");
         let machine = machine.map(str::to_owned);
-        let cluster = Self { home, flags, node, bridge, _etcd: etcd, machine };
+        let cluster = Self { home, flags, node, bridge, _etcd: etcd, daemon, machine };
         cluster.up();
         cluster
     }
@@ -337,10 +353,23 @@ impl Cluster {
         self.listed(&["--all"])
     }
 
+    /// The Docker daemon of its own.
+    pub(crate) fn daemon(&mut self) -> &mut Daemon {
+        self.daemon.as_mut().expect("the cluster must have been started with one")
+    }
+
+    /// Docker's client, for the daemon that this cluster uses.
+    pub(crate) fn docker(&self) -> Command {
+        let mut command = Command::new("docker");
+        if let Some(daemon) = &self.daemon {
+            command.arg("-H").arg(format!("unix://{}", daemon.socket().display()));
+        }
+        command
+    }
+
     fn listed(&self, which: &[&str]) -> Vec<String> {
         let node = format!("label=minik8s.io/node={}", self.node);
-        let listed =
-            run(Command::new("docker").args(["ps", "--no-trunc", "-q", "--filter", &node]).args(which)).ok();
+        let listed = run(self.docker().args(["ps", "--no-trunc", "-q", "--filter", &node]).args(which)).ok();
         listed.lines().map(str::to_owned).collect()
     }
 }
@@ -467,8 +496,15 @@ pub(crate) fn run(mut command: impl std::borrow::BorrowMut<Command>) -> Answer {
 /// Makes the tests' image, once for all tests.
 pub(crate) fn make_image() {
     static ONCE: std::sync::Once = std::sync::Once::new();
-    ONCE.call_once(|| {
-        let script = format!(". scripts/lib/docker.sh && ensure_docker && . scripts/lib/images.sh && make_busybox_image {IMAGE}");
-        run(Command::new("bash").args(["-c", &script]).current_dir(root())).ok();
-    });
+    ONCE.call_once(|| make_image_at(None));
+}
+
+/// Makes it in the daemon behind a socket, or in this machine's, which is started if there is none.
+fn make_image_at(socket: Option<&str>) {
+    let daemon = socket
+        .map_or_else(|| "ensure_docker".to_owned(), |socket| format!("export DOCKER_HOST=unix://{socket}"));
+    let script = format!(
+        ". scripts/lib/docker.sh && {daemon} && . scripts/lib/images.sh && make_busybox_image {IMAGE}"
+    );
+    run(Command::new("bash").args(["-c", &script]).current_dir(root())).ok();
 }
