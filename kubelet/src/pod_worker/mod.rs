@@ -8,6 +8,7 @@
 //! Life: admitted → running ⇄ restarting → terminating (deletion, deadline, completion) → terminated → gone.
 
 mod actions;
+mod carrying_out;
 mod collecting;
 mod files;
 mod ground;
@@ -17,6 +18,7 @@ mod image_volumes;
 mod lifecycle;
 mod mirrored;
 mod probing;
+mod publishing;
 mod resizing;
 mod start;
 mod stop;
@@ -43,21 +45,18 @@ use crate::{
     context::Context,
     measures::Turn,
     pod::{
-        self, all_containers, any_container, described, is_ephemeral, is_init, is_terminal, latest_run, name,
-        namespace, parse_time,
+        self, all_containers, any_container, described, is_terminal, latest_run, parse_time,
         plan::{self, Plan, backoff_key, newest_sandbox, plan},
         restart::BackOff,
         spec,
-        status::{self, Object, Verdict, Waiting, status},
+        status::{Verdict, Waiting},
         uid,
     },
     pressure::victims::Eviction,
-    static_pods::mirror::{Mirror, is_static},
+    static_pods::mirror::Mirror,
 };
 use grouping::Grouped;
 use probing::Probes;
-use start::{Ground, start};
-use stop::stop_container;
 
 /// A worker looks at its pod at least this often, should a hint ever get lost.
 const RESYNC: Duration = Duration::from_secs(300);
@@ -524,198 +523,6 @@ impl Worker {
             self.address
         }
     }
-
-    /// Carries a plan out and gives the view after it.
-    async fn carry_out(
-        &mut self,
-        pod: &Arc<Pod>,
-        view: Option<PodView>,
-        decided: &Plan,
-    ) -> Result<Option<PodView>, String> {
-        let mut view = view;
-        if let (Some(last), Some(known)) = (&decided.restart_all, &view) {
-            self.probes.stop();
-            stop::clear(&self.context, pod, known, last).await?;
-            self.waiting.clear();
-            return self.observe(pod).await;
-        }
-        if decided.reset
-            && let Some(known) = &view
-        {
-            let text = "Pod sandbox changed, it will be killed and re-created.";
-            self.context.events.pod(pod, EventType::Normal, "SandboxChanged", text);
-            self.probes.stop();
-            stop::stop_all(
-                &self.context,
-                pod,
-                known,
-                Duration::from_secs(u64::try_from(pod::grace_seconds(pod)).unwrap_or(30)),
-            )
-            .await;
-            self.release_network(pod).await?;
-            return self.observe(pod).await;
-        }
-        if let Some(attempt) = decided.create_sandbox {
-            if view.is_some() {
-                self.release_network(pod).await?;
-            }
-            let sandbox = self.make_sandbox(pod, attempt).await?;
-            view.get_or_insert_with(|| PodView {
-                pod: pod::identity(pod),
-                sandboxes: vec![],
-                containers: vec![],
-            })
-            .sandboxes
-            .insert(0, sandbox);
-        } else {
-            self.ensure_ground(pod, view.as_ref()).await?;
-        }
-        for kill in &decided.kill {
-            let run = view
-                .iter()
-                .flat_map(|view| &view.containers)
-                .find(|run| run.name == kill.name && run.attempt == kill.attempt);
-            if let Some(run) = run {
-                let grace = lifecycle::kill_grace(pod, kill);
-                stop_container(&self.context, pod, run, &kill.message, grace).await;
-            }
-        }
-        self.resize(pod, &decided.resize).await;
-        if !decided.kill.is_empty() || !decided.resize.is_empty() {
-            return self.observe(pod).await;
-        }
-        if !decided.start.is_empty() {
-            self.publish(pod, view.as_ref(), false);
-        }
-        for wanted in &decided.start {
-            if !self.is_current(pod) {
-                break;
-            }
-            let Some(container) = any_container(pod, &wanted.name) else { continue };
-            let container = container.as_ref();
-            let sandbox = newest_sandbox(view.as_ref()).map_or(0, |sandbox| sandbox.attempt);
-            let around = self.around(pod);
-            let files = self.files(pod);
-            let none = BTreeMap::new();
-            let volumes = self.volumes.as_ref().map_or(&none, |(paths, _)| paths);
-            let unsupported = self.unsupported_ephemeral(pod, &wanted.name);
-            let ground = Ground {
-                volumes,
-                files: &files,
-                around: &around,
-                sandbox,
-                view: view.as_ref(),
-                unsupported: unsupported.as_deref(),
-            };
-            let now = Timestamp::now();
-            let result = start(&self.context, pod, container, wanted, &ground).await;
-            if let Some(ended) = wanted.after_end {
-                self.backoff.advance(&backoff_key(container), ended, now);
-            }
-            match result {
-                Ok(run) => {
-                    self.waiting.remove(&wanted.name);
-                    if let Some(view) = &mut view {
-                        view.containers.retain(|old| old.id != run.id);
-                        view.containers.insert(0, run);
-                    }
-                    self.publish(pod, view.as_ref(), false);
-                }
-                Err(failure) => {
-                    let not_before = Timestamp::now() + failure.retry_in;
-                    self.waiting.insert(wanted.name.clone(), (failure.waiting, not_before));
-                    if failure.left_container {
-                        view = self.observe(pod).await?;
-                    }
-                    self.publish(pod, view.as_ref(), false);
-                    if is_init(pod, &wanted.name) {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(view)
-    }
-
-    /// The field of an ephemeral container that is not supported: the pod was taken before it was added.
-    fn unsupported_ephemeral(&self, pod: &Pod, name: &str) -> Option<String> {
-        if !is_ephemeral(pod, name) {
-            return None;
-        }
-        let (bytes, ..) = self.object.as_ref()?;
-        let object: Value = serde_json::from_slice(bytes).ok()?;
-        pod::supported::first_unsupported_ephemeral(object.get("spec")?, name)
-    }
-
-    /// Whether all containers are on their way out, or out and none has started again.
-    fn is_restarting_all(&self, pod: &Pod, view: Option<&PodView>) -> bool {
-        let conditions = self.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let began = conditions
-            .into_iter()
-            .any(|condition| condition.type_ == status::ALL_RESTARTING && condition.status == "True");
-        let empty = view.is_none_or(|view| view.containers.is_empty());
-        !self.finished && (plan::restart_all(pod, view).is_some() || (began && empty))
-    }
-
-    /// Computes the status and hands it to the writer.
-    fn publish(&mut self, pod: &Pod, view: Option<&PodView>, delete: bool) {
-        let (not_ready, not_started) = self.probes.held_back(pod);
-        let not_ready = not_ready.into_iter().filter(|name| !self.ready_before.contains(name)).collect();
-        let not_started = not_started.into_iter().filter(|name| !self.ready_before.contains(name)).collect();
-        let pod_ips: Vec<IpAddr> = self.address.into_iter().collect();
-        let inputs = status::Inputs {
-            runtime: self.context.runtime.name().to_owned(),
-            waiting: self
-                .waiting
-                .iter()
-                .map(|(name, (waiting, _))| (name.clone(), waiting.clone()))
-                .collect(),
-            not_ready,
-            not_started,
-            termination_messages: self.messages.iter().map(|(id, text)| (id.clone(), text.clone())).collect(),
-            network_ready: status::sandbox_ready(pod, view, &pod_ips),
-            pod_ips,
-            host_ips: self.context.host_ips.clone(),
-            recursive_read_only: self.context.runtime.capabilities().volumes,
-            verdict: self.verdict.clone(),
-            disruption: self
-                .evicted
-                .as_ref()
-                .filter(|eviction| eviction.disruption)
-                .map(|eviction| eviction.message.clone()),
-            resize_pending: self.resize_pending.clone(),
-            resizing: self.resizing(pod, view),
-            restarting_all: self.is_restarting_all(pod, view),
-            finished: self.finished,
-        };
-        // What others wrote into the status (conditions of gates) comes from the object.
-        let mut before = self.status.clone();
-        if let (Some(before), Some(current)) = (&mut before, &pod.status) {
-            merge_foreign_conditions(before, current);
-        }
-        let computed = status(pod, view, &inputs, before.as_ref(), Timestamp::now());
-        if is_static(pod) {
-            self.publish_to_mirror(pod, &computed);
-        } else {
-            let known = self.object.as_ref().map_or(&Value::Null, |(_, _, status)| status);
-            let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
-            self.context.statuses.set(&object, &computed, delete);
-        }
-        self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());
-        if matches!(computed.phase.as_deref(), Some("Succeeded" | "Failed")) {
-            self.context.admission.lock().release(uid(pod));
-        }
-        self.status = Some(computed);
-    }
-}
-
-/// Conditions that are not the kubelet's: as the API has them now.
-fn merge_foreign_conditions(before: &mut PodStatus, current: &PodStatus) {
-    let conditions = before.conditions.get_or_insert_default();
-    conditions.retain(|condition| status::is_kubelets(&condition.type_));
-    let foreign =
-        current.conditions.iter().flatten().filter(|condition| !status::is_kubelets(&condition.type_));
-    conditions.extend(foreign.cloned());
 }
 
 /// The typed view of an object and its status as it came.

@@ -21,12 +21,14 @@ pub(crate) struct Docker {
     pub(crate) pause: String,
     /// Image of the containers.
     pub(crate) image: String,
+    /// Whether Docker leaves the sandboxes' network alone, as the kubelet has it, instead of setting `none` up.
+    pub(crate) network_disabled: bool,
 }
 
 impl Docker {
     /// Finds the kubelet's own image for sandboxes.
     pub(crate) async fn find(socket: PathBuf, image: String) -> anyhow::Result<Self> {
-        let mut docker = Self { socket, pause: String::new(), image };
+        let mut docker = Self { socket, pause: String::new(), image, network_disabled: false };
         let images = docker.call("GET", "/images/json", "").await?;
         let body = images.split_once("\r\n\r\n").context("an answer has a body")?.1;
         let from = body.find("minik8s/pause:").context("no kubelet has made its image for sandboxes yet")?;
@@ -38,8 +40,8 @@ impl Docker {
     pub(crate) async fn start_pod(&self, name: &str) -> anyhow::Result<()> {
         let sandbox = format!("{name}-sandbox");
         let body = format!(
-            r#"{{"Image":"{}","HostConfig":{{"NetworkMode":"none","IpcMode":"shareable"}}}}"#,
-            self.pause
+            r#"{{"Image":"{}","NetworkDisabled":{},"HostConfig":{{"NetworkMode":"none","IpcMode":"shareable"}}}}"#,
+            self.pause, self.network_disabled
         );
         self.call("POST", &format!("/containers/create?name={sandbox}"), &body).await?;
         self.call("POST", &format!("/containers/{sandbox}/start"), "").await?;

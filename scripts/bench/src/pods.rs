@@ -60,36 +60,12 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     // The first one warms everything up.
     pods.crowd(&options, "warm", 1).await?;
     bare_crowd(&docker, "warm", 1).await?;
-    let (mut bare, mut ours, mut stages) = (Latencies::default(), Latencies::default(), Vec::new());
-    for round in 0..options.rounds {
-        bare.add(bare_crowd(&docker, &format!("one-{round}"), 1).await?);
-        let crowd = pods.crowd(&options, &format!("one-{round}"), 1).await?;
-        ours.add(crowd.running);
-        stages.extend(crowd.stages);
-    }
-    println!("| | bare calls | ours | ratio | scheduled / sandbox / running after |\n|---|---|---|---|---|");
-    let medians = Stages::of(&stages);
-    row(
-        &format!("one pod, median of {}", options.rounds),
-        bare.percentile(0.5),
-        ours.percentile(0.5),
-        &medians,
+    println!(
+        "| | bare calls, network `none` | bare calls as ours | ours | ratios | scheduled / sandbox / running after |\n\
+         |---|---|---|---|---|---|"
     );
-
-    let (mut bare, mut ours, mut stages) = (Latencies::default(), Latencies::default(), Vec::new());
-    for round in 0..3 {
-        bare.add(bare_crowd(&docker, &format!("crowd-{round}"), options.crowd).await?);
-        let crowd = pods.crowd(&options, &format!("crowd-{round}"), options.crowd).await?;
-        ours.add(crowd.running);
-        stages.extend(crowd.stages);
-    }
-    let medians = Stages::of(&stages);
-    row(
-        &format!("{} pods at once, median of 3", options.crowd),
-        bare.percentile(0.5),
-        ours.percentile(0.5),
-        &medians,
-    );
+    compare(&mut pods, &docker, &options, 1, options.rounds).await?;
+    compare(&mut pods, &docker, &options, options.crowd, 3).await?;
 
     if let Some(pid) = options.pid {
         pods.idle(&options, pid).await?;
@@ -97,12 +73,34 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn row(what: &str, bare: f64, ours: f64, stages: &Stages) {
-    let Stages([scheduled, sandbox, running]) = stages;
+/// Starts so many pods at once, again and again, in turns with the bare calls; prints the medians.
+async fn compare(
+    pods: &mut Pods,
+    docker: &Docker,
+    options: &Options,
+    count: usize,
+    rounds: usize,
+) -> anyhow::Result<()> {
+    let same = Docker { network_disabled: true, ..docker.clone() };
+    let [mut plain_took, mut same_took, mut ours_took] = [(); 3].map(|()| Latencies::default());
+    let mut stages = Vec::new();
+    for round in 0..rounds {
+        let name = format!("of-{count}-{round}");
+        plain_took.add(bare_crowd(docker, &name, count).await?);
+        same_took.add(bare_crowd(&same, &name, count).await?);
+        let crowd = pods.crowd(options, &name, count).await?;
+        ours_took.add(crowd.running);
+        stages.extend(crowd.stages);
+    }
+    let [plain, same, ours] = [plain_took, same_took, ours_took].map(|took| took.percentile(0.5));
+    let Stages([scheduled, sandbox, running]) = Stages::of(&stages);
     println!(
-        "| {what} | {bare:.0} ms | {ours:.0} ms | **{:.2}** | {scheduled:.0} / {sandbox:.0} / {running:.0} ms |",
-        ours / bare
+        "| {count} at once, median of {rounds} | {plain:.0} ms | {same:.0} ms | {ours:.0} ms | **{:.2}**, **{:.2}** \
+         | {scheduled:.0} / {sandbox:.0} / {running:.0} ms |",
+        ours / plain,
+        ours / same
     );
+    Ok(())
 }
 
 /// Medians of the time from a pod's creation to each later stage, in milliseconds.

@@ -53,6 +53,9 @@ pub(super) fn sandbox(node: &Node, image: &str, spec: &SandboxSpec) -> Container
     ContainerCreateBody {
         image: Some(image.to_owned()),
         hostname: (!host_network && !spec.hostname.is_empty()).then(|| spec.hostname.clone()),
+        // A namespace with nothing but its loopback, which we attach to the node's network. For the network `none` Docker
+        // makes the same, by a hook that runs its own large program again inside (libnetwork's `setkey`): half of a start.
+        network_disabled: (!host_network).then_some(true),
         labels: Some(labels::of_sandbox(&node.name, spec)),
         host_config: Some(HostConfig {
             network_mode: Some(if host_network { "host" } else { "none" }.to_owned()),
@@ -216,7 +219,7 @@ mod tests {
     fn the_sandbox_waits_for_our_network() {
         let spec = testing::sandbox_spec("web");
         let body = sandbox(&node(), "pause", &spec);
-        assert_eq!(body.hostname.as_deref(), Some("web"));
+        assert_eq!((body.hostname.as_deref(), body.network_disabled), (Some("web"), Some(true)));
         let host = host_config(body);
         assert_eq!(host.network_mode.as_deref(), Some("none"));
         assert_eq!(host.ipc_mode.as_deref(), Some("shareable"));
@@ -231,6 +234,7 @@ mod tests {
         (spec.network, spec.host_ipc, spec.host_pid) = (NetworkMode::Host, true, true);
         let body = sandbox(&node(), "pause", &spec);
         assert_eq!(body.hostname, None, "Docker takes the node's name with the node's network");
+        assert_eq!(body.network_disabled, None);
         let host = host_config(body);
         assert_eq!(host.network_mode.as_deref(), Some("host"));
         assert_eq!(host.ipc_mode.as_deref(), Some("host"));
