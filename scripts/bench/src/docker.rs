@@ -1,10 +1,12 @@
 //! A pod's containers by bare Docker calls: what the daemon takes, whoever asks.
 //!
-//! Bare means: a fresh connection, a request written by hand, its answer; no labels, no bookkeeping.
+//! Bare means: a fresh connection, a request written by hand, its answer; no labels, no bookkeeping. What is asked for
+//! is what the kubelet asked for: the same configuration, read from a pod that runs.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::UnixStream,
@@ -16,66 +18,85 @@ const VERSION: &str = "v1.41";
 /// Where the daemon listens, and what to start.
 #[derive(Clone)]
 pub(crate) struct Docker {
-    pub(crate) socket: PathBuf,
-    /// Image of the sandboxes.
-    pub(crate) pause: String,
-    /// Image of the containers.
-    pub(crate) image: String,
-    /// Whether Docker leaves the sandboxes' network alone, as the kubelet has it, instead of setting `none` up.
-    pub(crate) network_disabled: bool,
+    socket: PathBuf,
+    sandbox: Value,
+    container: Value,
 }
 
 impl Docker {
-    /// Finds the kubelet's own image for sandboxes.
-    pub(crate) async fn find(socket: PathBuf, image: String) -> anyhow::Result<Self> {
-        let mut docker = Self { socket, pause: String::new(), image, network_disabled: false };
-        let images = docker.call("GET", "/images/json", "").await?;
-        let body = images.split_once("\r\n\r\n").context("an answer has a body")?.1;
-        let from = body.find("minik8s/pause:").context("no kubelet has made its image for sandboxes yet")?;
-        docker.pause = body[from..].split('"').next().unwrap_or_default().to_owned();
-        Ok(docker)
+    /// Starts what a running pod of one container is made of.
+    pub(crate) async fn like(socket: &Path, pod: &str) -> anyhow::Result<Self> {
+        let of = |kind: &str| part(socket, pod, kind.to_owned());
+        let (sandbox, container) = (of("podsandbox").await?, of("container").await?);
+        Ok(Self { socket: socket.to_owned(), sandbox, container })
     }
 
-    /// Starts what a pod of one container is made of.
+    /// The same, but Docker sets the network `none` up for the sandbox, as it does unless told otherwise.
+    pub(crate) fn with_network_none(&self) -> Self {
+        let mut plain = self.clone();
+        plain.sandbox["NetworkDisabled"] = Value::Bool(false);
+        plain
+    }
+
+    /// Starts a pod's containers.
     pub(crate) async fn start_pod(&self, name: &str) -> anyhow::Result<()> {
         let sandbox = format!("{name}-sandbox");
-        let body = format!(
-            r#"{{"Image":"{}","NetworkDisabled":{},"HostConfig":{{"NetworkMode":"none","IpcMode":"shareable"}}}}"#,
-            self.pause, self.network_disabled
-        );
-        self.call("POST", &format!("/containers/create?name={sandbox}"), &body).await?;
-        self.call("POST", &format!("/containers/{sandbox}/start"), "").await?;
-        let joined = format!("container:{sandbox}");
-        let body = format!(
-            r#"{{"Image":"{}","Entrypoint":["sleep","100000"],"HostConfig":{{"NetworkMode":"{joined}","IpcMode":"{joined}"}}}}"#,
-            self.image
-        );
-        self.call("POST", &format!("/containers/create?name={name}-app"), &body).await?;
-        self.call("POST", &format!("/containers/{name}-app/start"), "").await?;
+        let mut container = self.container.clone();
+        for namespace in ["NetworkMode", "IpcMode"] {
+            container["HostConfig"][namespace] = json!(format!("container:{sandbox}"));
+        }
+        for (name, body) in [(sandbox, &self.sandbox), (format!("{name}-app"), &container)] {
+            let create = format!("/containers/create?name={name}");
+            call(&self.socket, "POST", &create, &body.to_string()).await?;
+            call(&self.socket, "POST", &format!("/containers/{name}/start"), "").await?;
+        }
         Ok(())
     }
 
     /// Removes what [`Self::start_pod`] started.
     pub(crate) async fn remove_pod(&self, name: &str) -> anyhow::Result<()> {
         for part in ["app", "sandbox"] {
-            self.call("DELETE", &format!("/containers/{name}-{part}?force=1"), "").await?;
+            call(&self.socket, "DELETE", &format!("/containers/{name}-{part}?force=1"), "").await?;
         }
         Ok(())
     }
+}
 
-    async fn call(&self, method: &str, path: &str, body: &str) -> anyhow::Result<String> {
-        let mut stream = UnixStream::connect(&self.socket).await.context("connecting to Docker")?;
-        let request = format!(
-            "{method} /{VERSION}{path} HTTP/1.1\r\nHost: docker\r\nConnection: close\r\n\
-             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
-        stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        if !answer.starts_with("HTTP/1.1 20") {
-            bail!("{method} {path}: {answer}");
-        }
-        Ok(answer)
+/// What one of a pod's containers was created with.
+async fn part(socket: &Path, pod: &str, kind: String) -> anyhow::Result<Value> {
+    let filter = json!({"label": [format!("io.kubernetes.pod.name={pod}"), format!("io.kubernetes.docker.type={kind}")]});
+    // Nothing in it but quotes, braces and the like needs an escape.
+    let escaped: String = filter.to_string().bytes().map(|byte| format!("%{byte:02X}")).collect();
+    let listed = call(socket, "GET", &format!("/containers/json?filters={escaped}"), "").await?;
+    let id = listed[0]["Id"].as_str().with_context(|| format!("the pod {pod} has no {kind}"))?;
+    let found = call(socket, "GET", &format!("/containers/{id}/json"), "").await?;
+    let mut body = found["Config"].clone();
+    body["HostConfig"] = found["HostConfig"].clone();
+    let fields = body.as_object_mut().context("a configuration is an object")?;
+    // The kubelet must not take it for its own, and names that come from a joined sandbox may not be given.
+    fields.remove("Labels");
+    if kind == "container" {
+        fields.remove("Hostname");
+        fields.remove("Domainname");
     }
+    Ok(body)
+}
+
+/// Calls the daemon; the answer's body, if it is JSON.
+async fn call(socket: &Path, method: &str, path: &str, body: &str) -> anyhow::Result<Value> {
+    let mut stream = UnixStream::connect(socket).await.context("connecting to Docker")?;
+    // HTTP/1.0: the answer comes in one piece, and ends with the connection.
+    let request = format!(
+        "{method} /{VERSION}{path} HTTP/1.0\r\nHost: docker\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, content) = answer.split_once("\r\n\r\n").context("an answer has a body")?;
+    if !head.split(' ').nth(1).is_some_and(|status| status.starts_with("20")) {
+        bail!("{method} {path}: {answer}");
+    }
+    Ok(serde_json::from_str(content).unwrap_or_default())
 }

@@ -31,6 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const CONNECTIONS: usize = 16;
 /// What the watch tells of a pod, in order.
 const STAGES: [&str; 4] = ["created", "scheduled", "sandbox", "running"];
+/// The pod whose containers the bare calls start again.
+const PATTERN: &str = "pattern";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 
 /// What to measure.
@@ -54,11 +56,12 @@ type Reached = [Option<Instant>; STAGES.len()];
 
 /// Measures and prints.
 pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
-    let docker = Docker::find(options.docker_socket.clone(), options.image.clone()).await?;
     let mut pods = Pods::watch(&options).await?;
 
-    // The first one warms everything up.
-    pods.crowd(&options, "warm", 1).await?;
+    // The first pod warms everything up, and is the pattern of the bare calls: they use its files.
+    let pattern = [PATTERN.to_owned()];
+    pods.create(&options, &pattern).await?;
+    let docker = Docker::like(&options.docker_socket, PATTERN).await?;
     bare_crowd(&docker, "warm", 1).await?;
     println!(
         "| | bare calls, network `none` | bare calls as ours | ours | ratios | scheduled / sandbox / running after |\n\
@@ -66,6 +69,7 @@ pub(crate) async fn run(options: Options) -> anyhow::Result<()> {
     );
     compare(&mut pods, &docker, &options, 1, options.rounds).await?;
     compare(&mut pods, &docker, &options, options.crowd, 3).await?;
+    pods.delete(&options, &pattern).await?;
 
     if let Some(pid) = options.pid {
         pods.idle(&options, pid).await?;
@@ -81,14 +85,16 @@ async fn compare(
     count: usize,
     rounds: usize,
 ) -> anyhow::Result<()> {
-    let same = Docker { network_disabled: true, ..docker.clone() };
+    let plain = docker.with_network_none();
     let [mut plain_took, mut same_took, mut ours_took] = [(); 3].map(|()| Latencies::default());
     let mut stages = Vec::new();
     for round in 0..rounds {
         let name = format!("of-{count}-{round}");
-        plain_took.add(bare_crowd(docker, &name, count).await?);
-        same_took.add(bare_crowd(&same, &name, count).await?);
-        let crowd = pods.crowd(options, &name, count).await?;
+        plain_took.add(bare_crowd(&plain, &name, count).await?);
+        same_took.add(bare_crowd(docker, &name, count).await?);
+        let names: Vec<String> = (0..count).map(|number| format!("{name}-{number}")).collect();
+        let crowd = pods.create(options, &names).await?;
+        pods.delete(options, &names).await?;
         ours_took.add(crowd.running);
         stages.extend(crowd.stages);
     }
@@ -234,10 +240,9 @@ impl Pods {
             .context("the watch ended")?
     }
 
-    /// Creates pods at once, waits until all run, deletes them, and waits until they are gone.
-    async fn crowd(&mut self, options: &Options, name: &str, count: usize) -> anyhow::Result<Crowd> {
-        let names: Vec<String> = (0..count).map(|number| format!("{name}-{number}")).collect();
-        let connections = count.min(CONNECTIONS);
+    /// Creates pods at once and waits until all run.
+    async fn create(&mut self, options: &Options, names: &[String]) -> anyhow::Result<Crowd> {
+        let connections = names.len().min(CONNECTIONS);
         let mut creators = Vec::new();
         for creator in 0..connections {
             let mine: Vec<Call> = names
@@ -260,7 +265,7 @@ impl Pods {
         }
         let mut pods: BTreeMap<&str, Reached> =
             names.iter().map(|name| (name.as_str(), Reached::default())).collect();
-        let mut waiting = count;
+        let mut waiting = names.len();
         while waiting > 0 {
             let seen = self.next().await?;
             let (Some(reached), Some(stage)) = (pods.get_mut(seen.name.as_str()), seen.stage) else {
@@ -276,10 +281,10 @@ impl Pods {
             done??;
         }
         let stages = pods.into_values().collect();
-        self.delete(options, &names).await?;
         Ok(Crowd { running, stages })
     }
 
+    /// Deletes pods and waits until they are gone.
     async fn delete(&mut self, options: &Options, names: &[String]) -> anyhow::Result<()> {
         let mut connection = options.target.connect().await?;
         for name in names {
@@ -297,15 +302,7 @@ impl Pods {
     async fn idle(&mut self, options: &Options, pid: u32) -> anyhow::Result<()> {
         let count = options.idle_pods;
         let names: Vec<String> = (0..count).map(|number| format!("idle-{number}")).collect();
-        let mut connection = options.target.connect().await?;
-        for name in &names {
-            connection.call(create(name, &options.image)).await?;
-        }
-        let mut waiting = names.clone();
-        while !waiting.is_empty() {
-            let seen = self.next().await?;
-            waiting.retain(|name| seen.stage != Some(STAGES.len() - 1) || *name != seen.name);
-        }
+        self.create(options, &names).await?;
         tokio::time::sleep(options.idle / 3).await;
         let stretch = Stretch::begin(Some(pid));
         tokio::time::sleep(options.idle).await;

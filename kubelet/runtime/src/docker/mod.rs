@@ -18,6 +18,7 @@ mod view;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    num::NonZero,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -32,7 +33,7 @@ use bollard::{
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
 use parking_lot::Mutex;
-use tokio::sync::OnceCell;
+use tokio::sync::{OnceCell, Semaphore};
 
 use self::{
     index::{PodIndex, Sandbox},
@@ -50,6 +51,10 @@ use crate::{
 const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// How many inspect calls run at once: enough to hide the round trip, too few to make the daemon slow for others.
 const PARALLEL_INSPECTIONS: usize = 8;
+
+/// How many sandboxes are started at once for each processor, and beside them how many containers. Starts are work for
+/// the machine, which more of them at once only slow down; and the first of many pods run while the last still wait.
+const STARTS_PER_PROCESSOR: usize = 2;
 
 /// How Docker is reached and shared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +93,9 @@ pub struct DockerRuntime {
     storage: OnceCell<PathBuf>,
     /// What containers have written.
     disk: Arc<DiskMeter>,
+    /// Turns to start something, first come, first served.
+    sandbox_starts: Semaphore,
+    container_starts: Semaphore,
 }
 
 impl DockerRuntime {
@@ -103,6 +111,8 @@ impl DockerRuntime {
         let status = tokio::fs::read_to_string("/proc/self/status").await.unwrap_or_default();
         let own_score = tokio::fs::read_to_string("/proc/self/oom_score_adj").await.unwrap_or_default();
         let lowest_oom_score = create::lowest_oom_score(&status, &own_score);
+        let processors = std::thread::available_parallelism().map_or(1, NonZero::get);
+        let starts = processors.saturating_mul(STARTS_PER_PROCESSOR);
         let connected = Self {
             docker,
             node: create::Node { name: options.node.clone(), lowest_oom_score },
@@ -112,6 +122,8 @@ impl DockerRuntime {
             index: Mutex::default(),
             pause_image: OnceCell::new(),
             storage: OnceCell::new(),
+            sandbox_starts: Semaphore::new(starts),
+            container_starts: Semaphore::new(starts),
         };
         // What an earlier process was unpacking when it ended.
         connected.remove_unpacked().await?;
@@ -396,6 +408,7 @@ impl PodRuntime for DockerRuntime {
         let name = labels::container_name(&spec.pod, None, spec.attempt);
         let image = self.sandbox_image(spec).await?;
         let body = create::sandbox(&self.node, &image, spec);
+        let turn = self.sandbox_starts.acquire().await;
         let (id, _) = match self.create(&name, &image, body.clone()).await {
             // Ours was pruned since we looked, or somebody's own was never pulled.
             Err(RuntimeError::ImageNotPresent(_)) => {
@@ -409,6 +422,7 @@ impl PodRuntime for DockerRuntime {
             result => result?,
         };
         self.start(&id).await?;
+        drop(turn);
         let inspected =
             self.inspect(&id).await?.ok_or_else(|| RuntimeError::NotFound(format!("sandbox {name}")))?;
         let sandbox = Sandbox {
@@ -454,6 +468,7 @@ impl PodRuntime for DockerRuntime {
             None => None,
         };
         let body = create::container(&self.node, pod, &sandbox, target.as_deref(), spec);
+        let turn = self.container_starts.acquire().await;
         let (id, fresh) = self.create(&name, &spec.image, body).await?;
         let inspect = async || {
             let inspected = self.inspect(&id).await?;
@@ -463,6 +478,7 @@ impl PodRuntime for DockerRuntime {
         if fresh || inspect().await?.state == ContainerState::Created {
             self.start(&id).await?;
         }
+        drop(turn);
         let inspected = inspect().await?;
         let key = (spec.name.clone(), spec.attempt);
         self.index.lock().entry(pod.uid.clone()).or_default().containers.insert(key, id.clone());
