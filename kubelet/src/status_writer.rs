@@ -37,9 +37,10 @@ struct Shared {
 struct Entry {
     namespace: String,
     name: String,
-    /// What the API is known to have; taken from the last answer.
-    base: Value,
-    wanted: Value,
+    /// What the API is known to have, as JSON text; taken from the last answer.
+    base: Box<str>,
+    /// What it should have.
+    wanted: Box<str>,
     delete: bool,
 }
 
@@ -73,14 +74,14 @@ impl StatusWriter {
     /// Hands over a pod's newest status. `pod` is the object as the API has it; `delete` asks for the final
     /// deletion once the status is written.
     pub(crate) fn set(&self, pod: &pod::status::Object<'_>, status: &PodStatus, delete: bool) {
-        let wanted = serde_json::to_value(status).expect("a status must be plain JSON");
+        let wanted = serde_json::to_string(status).expect("a status must be plain JSON").into_boxed_str();
         {
             let mut pods = self.shared.pods.lock();
             let entry = pods.entry(pod.uid.to_owned()).or_insert_with(|| Entry {
                 namespace: pod.namespace.to_owned(),
                 name: pod.name.to_owned(),
-                base: pod.status.clone(),
-                wanted: Value::Null,
+                base: pod.status.into(),
+                wanted: Box::default(),
                 delete: false,
             });
             if entry.wanted == wanted && entry.delete == delete {
@@ -102,7 +103,8 @@ impl Shared {
     /// Writes one pod's status; `false` to try again.
     async fn write(&self, uid: &str) -> bool {
         let Some(entry) = self.pods.lock().get(uid).cloned() else { return true };
-        if let Some(patch) = patch(uid, &entry.base, &entry.wanted) {
+        let [base, wanted] = [&entry.base, &entry.wanted].map(|text| read(text));
+        if let Some(patch) = patch(uid, &base, &wanted) {
             let sent = self
                 .client
                 .patch(
@@ -117,7 +119,7 @@ impl Shared {
             match sent {
                 Ok(answer) => {
                     if let Some(known) = self.pods.lock().get_mut(uid) {
-                        known.base = answer.get("status").cloned().unwrap_or(Value::Null);
+                        known.base = answer["status"].to_string().into();
                     }
                 }
                 Err(error) if is_gone(&error) => {
@@ -152,6 +154,11 @@ impl Shared {
             }
         }
     }
+}
+
+/// A status that was written here, or came as part of an object.
+fn read(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// Whether the pod is not there any more: no such name, or the name is another pod's by now.

@@ -16,7 +16,7 @@ pub fn to_string(value: &Value) -> String {
         Value::Object(fields) if !fields.is_empty() => write_map(&mut out, fields, 0, false),
         Value::Array(items) if !items.is_empty() => write_list(&mut out, items, 0, false),
         scalar => {
-            write_scalar(&mut out, scalar, 0);
+            write_scalar(&mut out, scalar, 2);
             out.push('\n');
         }
     }

@@ -80,6 +80,8 @@ spec:
 "#;
     assert_eq!(to_string(&value), text);
     assert_eq!(document(text).unwrap(), value);
+    // What `sigs.k8s.io/yaml` prints of a text alone.
+    assert_eq!(to_string(&json!("\n0")), "|2-\n\n  0\n");
 }
 
 fn value() -> impl Strategy<Value = Value> {

@@ -1,6 +1,6 @@
 //! Carries out what was planned, step by step.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use client::EventType;
 use jiff::Timestamp;
@@ -39,13 +39,7 @@ impl Worker {
             let text = "Pod sandbox changed, it will be killed and re-created.";
             self.context.events.pod(pod, EventType::Normal, "SandboxChanged", text);
             self.probes.stop();
-            stop::stop_all(
-                &self.context,
-                pod,
-                known,
-                Duration::from_secs(u64::try_from(pod::grace_seconds(pod)).unwrap_or(30)),
-            )
-            .await;
+            stop::stop_all(&self.context, pod, known, lifecycle::grace_of(pod)).await;
             self.release_network(pod).await?;
             return self.observe(pod).await;
         }

@@ -148,7 +148,8 @@ fn has_running(view: &PodView) -> bool {
     view.containers.iter().any(|run| matches!(run.state, ContainerState::Running { .. }))
 }
 
-fn grace_of(pod: &Pod) -> Duration {
+/// How long the containers of a pod may take to end.
+pub(super) fn grace_of(pod: &Pod) -> Duration {
     Duration::from_secs(u64::try_from(grace_seconds(pod)).unwrap_or_default())
 }
 

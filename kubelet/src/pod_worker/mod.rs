@@ -37,7 +37,6 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kubelet_runtime::{ContainerResources, ContainerState, PodView};
 use parking_lot::Mutex;
-use serde_json::Value;
 use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -49,7 +48,7 @@ use crate::{
         plan::{self, Plan, backoff_key, newest_sandbox, plan},
         restart::BackOff,
         spec,
-        status::{Verdict, Waiting},
+        status::{Verdict, Waiting, as_it_came},
         uid,
     },
     pressure::victims::Eviction,
@@ -185,7 +184,7 @@ struct Worker {
     evicting: Option<DropGuard>,
     wake: Arc<Notify>,
     /// The newest object; kept over `Gone`, whose end still needs it.
-    object: Option<(Bytes, Arc<Pod>, Value)>,
+    object: Option<(Bytes, Arc<Pod>, Box<str>)>,
     status: Option<PodStatus>,
     backoff: BackOff,
     /// Why containers wait, and until when they are not tried again.
@@ -526,16 +525,11 @@ impl Worker {
 }
 
 /// The typed view of an object and its status as it came.
-fn parse(bytes: &Bytes) -> Result<(Pod, Value), serde_json::Error> {
-    #[derive(serde::Deserialize)]
-    struct Status {
-        #[serde(default)]
-        status: Value,
-    }
+fn parse(bytes: &Bytes) -> Result<(Pod, Box<str>), serde_json::Error> {
     let mut pod: Pod = serde_json::from_slice(bytes)?;
     // Nothing here asks who wrote what, and it is half of a pod.
     pod.metadata.managed_fields = None;
-    Ok((pod, serde_json::from_slice::<Status>(bytes)?.status))
+    Ok((pod, as_it_came(bytes)))
 }
 
 fn is_deleted(bytes: &[u8]) -> bool {

@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kubelet_runtime::PodView;
-use serde_json::Value;
 
 use super::Worker;
 use crate::{
@@ -68,7 +67,7 @@ impl Worker {
         if is_static(pod) {
             self.publish_to_mirror(pod, &computed);
         } else {
-            let known = self.object.as_ref().map_or(&Value::Null, |(_, _, status)| status);
+            let known = self.object.as_ref().map_or("null", |(_, _, status)| status);
             let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
             self.context.statuses.set(&object, &computed, delete);
         }

@@ -6,7 +6,7 @@ use client::{Client, Error};
 use serde_json::json;
 
 use super::{HASH, SOURCE};
-use crate::api;
+use crate::{api, pod::status::as_it_came};
 
 /// Marks a mirror pod; holds the hash of what it mirrors.
 pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
@@ -14,7 +14,7 @@ pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 const OWN_UID: &str = "minik8s.io/mirror-uid";
 
 /// What the API has of a static pod.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Mirror {
     /// The mirror pod's own uid.
     pub(crate) uid: String,
@@ -22,8 +22,8 @@ pub(crate) struct Mirror {
     pub(crate) hash: String,
     /// Whether somebody has asked for its deletion.
     pub(crate) deleted: bool,
-    /// Its status.
-    pub(crate) status: Value,
+    /// Its status, see [`as_it_came`].
+    pub(crate) status: Box<str>,
 }
 
 /// Gives a mirror pod the uid of the pod that runs, under which the runtime, the logs and the figures know it. Other
@@ -43,10 +43,8 @@ pub(crate) fn project(bytes: &[u8], meta: &ObjectMeta) -> Bytes {
 pub(crate) fn read(bytes: &[u8]) -> Option<Mirror> {
     let meta = ObjectMeta::from_bytes(bytes);
     let hash = meta.annotations.get(MIRROR)?.clone();
-    let object: Value = serde_json::from_slice(bytes).ok()?;
     let uid = meta.annotations.get(OWN_UID)?.clone();
-    let status = object.get("status").cloned().unwrap_or_default();
-    Some(Mirror { uid, hash, deleted: meta.deletion_timestamp.is_some(), status })
+    Some(Mirror { uid, hash, deleted: meta.deletion_timestamp.is_some(), status: as_it_came(bytes) })
 }
 
 /// What is to be done about a mirror pod.
@@ -122,8 +120,8 @@ mod tests {
         assert_eq!(ObjectMeta::from_bytes(&projected).uid, "h");
         let mirror = read(&projected).expect("it must be read back");
         assert_eq!(
-            (mirror.uid.as_str(), mirror.hash.as_str(), &mirror.status["phase"]),
-            ("own", "h", &json!("Running"))
+            (mirror.uid.as_str(), mirror.hash.as_str(), &*mirror.status),
+            ("own", "h", r#"{"phase":"Running"}"#)
         );
         assert_eq!(decide(Some(&mirror), "h"), Step::Keep);
         assert_eq!(decide(Some(&mirror), "other"), Step::Remove);

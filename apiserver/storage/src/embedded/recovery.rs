@@ -265,7 +265,9 @@ impl<'a> Segment<'a> {
     /// Whether what follows the last valid frame is nothing, the remains of one unfinished batch, or damage.
     fn torn_until(&self, end: u64, position: Revision) -> Result<Option<u64>, Damage> {
         let begin = usize::try_from(end).expect("a segment must fit in memory");
-        let Some(last) = last_nonzero(&self.bytes[begin..]) else { return Ok(None) };
+        // A file may have been cut off in the padding of its last frame.
+        let rest = self.bytes.get(begin..).unwrap_or_default();
+        let Some(last) = last_nonzero(rest) else { return Ok(None) };
         match self.find_frame(end, position) {
             None => Ok(Some(end + last as u64 + 1)),
             Some(valid) => {

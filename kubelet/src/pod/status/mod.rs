@@ -21,6 +21,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
 };
 use kubelet_runtime::{ContainerState, ContainerView, PodView};
+use serde_json::value::RawValue;
 
 pub use conditions::{ALL_RESTARTING, conditions, is_kubelets};
 pub use patch::patch;
@@ -99,8 +100,21 @@ pub struct Object<'a> {
     pub namespace: &'a str,
     /// `metadata.name`.
     pub name: &'a str,
-    /// `status`.
-    pub status: &'a serde_json::Value,
+    /// `status`, see [`as_it_came`].
+    pub status: &'a str,
+}
+
+/// The JSON text of an object's `status`, `null` without. It is kept for every pod and read for each write only: as a
+/// tree it would be ten times as large.
+#[must_use]
+pub fn as_it_came(object: &[u8]) -> Box<str> {
+    #[derive(serde::Deserialize)]
+    struct Object<'a> {
+        #[serde(borrow)]
+        status: Option<&'a RawValue>,
+    }
+    let read = serde_json::from_slice(object).ok().and_then(|Object { status }| status);
+    read.map_or("null", RawValue::get).into()
 }
 
 /// Computes the status. `before` is the last one, for what only it remembers: transition times, the start
