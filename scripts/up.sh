@@ -19,7 +19,11 @@ make_busybox_image minik8s/busybox:quickstart
 
 kubectl="$bin/kubectl"
 "$kubectl" apply -f examples/quickstart
-"$kubectl" wait --for=condition=Ready pod -l app=quickstart --timeout=60s >/dev/null
+if ! "$kubectl" wait --for=condition=Ready pod -l app=quickstart --timeout=60s >/dev/null; then
+    echo "up: the quickstart's pods do not run; this is what the cluster says:" >&2
+    "$kubectl" get events >&2
+    exit 1
+fi
 "$kubectl" get pods -o wide
 cat <<TEXT
 

@@ -116,9 +116,23 @@ pub(crate) struct NodeOptions {
     kubelet_port: Option<u16>,
 }
 
+/// When the cluster's own node is short of something, unless a flag says otherwise. Upstream's thresholds keep 15 % of
+/// the disk free, on a machine that does nothing else; this one is somebody's, and its disk may be large and well filled.
+const EVICTION_HARD: [&str; 5] = [
+    "memory.available<100Mi",
+    "nodefs.available<1Gi",
+    "imagefs.available<1Gi",
+    "nodefs.inodesFree<5%",
+    "imagefs.inodesFree<5%",
+];
+
 impl NodeOptions {
     /// The node's configuration, its directory under the cluster's.
     pub(crate) fn kubelet(&self, home: &std::path::Path) -> anyhow::Result<kubelet::config::Config> {
+        let mut eviction = self.eviction.clone();
+        if eviction.eviction_hard.is_empty() {
+            eviction.eviction_hard = EVICTION_HARD.map(str::to_owned).to_vec();
+        }
         let args = kubelet::config::Args {
             hostname_override: self.node_name.clone(),
             node_ip: self.node_ip,
@@ -128,7 +142,7 @@ impl NodeOptions {
             max_pods: self.max_pods,
             pod_manifest_path: self.pod_manifest_path.clone(),
             image_gc_high_threshold: self.image_gc_high_threshold,
-            eviction: self.eviction.clone(),
+            eviction,
             cgroup_root: self.cgroup_root.clone(),
             pod_max_pids: self.pod_max_pids,
             cluster_cidr: Some(self.cluster_cidr),
