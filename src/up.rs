@@ -257,3 +257,32 @@ pub(crate) async fn run(options: UpOptions) -> anyhow::Result<()> {
     node_task.await.context("the kubelet was cut short")?.context("the kubelet stopped")?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        node: NodeOptions,
+    }
+
+    /// What the node's thresholds are with these flags.
+    fn thresholds(flags: &[&str]) -> kubelet::pressure::thresholds::Thresholds {
+        let cli = Cli::parse_from([&["up"], flags].concat());
+        cli.node.kubelet(Path::new("/nowhere")).expect("the flags must make sense").pressure.thresholds
+    }
+
+    #[test]
+    fn the_node_s_thresholds_are_its_own_unless_given() {
+        let given = thresholds(&["--eviction-hard", &EVICTION_HARD.join(",")]);
+        assert_eq!(thresholds(&[]), given);
+        assert_ne!(given, kubelet::pressure::Policy::default().thresholds, "upstream's");
+        assert_ne!(given, thresholds(&["--eviction-hard", "memory.available<1Gi"]));
+    }
+}

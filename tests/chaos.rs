@@ -1,6 +1,6 @@
 //! Chaos: the whole process, containers, sandboxes and Docker itself are killed at random while clients write and
-//! pods come and go. Afterwards what is asked for and what runs agree, no acknowledged write is lost, and nothing is left
-//! behind.
+//! pods come and go. Afterwards what is asked for and what runs agree, no acknowledged write is lost, and nothing is
+//! left behind.
 //!
 //! `scripts/test.sh --long` goes on for minutes. `MINIK8S_TEST_SEED` repeats a run's choices, though not its
 //! timing.

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use crate::harness::{Cluster, IMAGE, Kubectl, run};
+use crate::harness::{Cluster, IMAGE, Kubectl, holder, run};
 
 #[test]
 fn images_devices_and_claims_that_grow() {
@@ -206,21 +206,6 @@ spec:
     cluster.kubectl(&["delete", "pv/disk", "pv/no-disk"]).ok();
 }
 
-/// A pod that has a claim's volume and does nothing with it.
-fn holder(name: &str, claim: &str) -> String {
-    format!(
-        r#"apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - {{name: main, image: "{IMAGE}", command: [sleep, "100000"], volumeMounts: [{{name: v, mountPath: /v}}]}}
-  volumes: [{{name: v, persistentVolumeClaim: {{claimName: {claim}}}}}]
-"#
-    )
-}
-
 fn a_claim_grows(cluster: &Cluster) {
     cluster.apply(&format!(
         r#"
@@ -232,7 +217,7 @@ spec:
   resources: {{requests: {{storage: 64Mi}}}}
 ---
 {holder}"#,
-        holder = holder("grower", "growing")
+        holder = holder("grower", "persistentVolumeClaim: {claimName: growing}")
     ));
     cluster.wait("pod/grower", "condition=Ready");
     let ask = |size: &str| {
@@ -277,7 +262,7 @@ spec:
   resources: {{requests: {{storage: 1Mi}}}}
 ---
 {holder}"#,
-        holder = holder("guard", "vault")
+        holder = holder("guard", "persistentVolumeClaim: {claimName: vault}")
     ));
     let waits = "node(s) didn't find available persistent volumes to bind";
     cluster.wait_for_event("FailedScheduling", waits);

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::harness::{Cluster, IMAGE};
+use crate::harness::{Cluster, IMAGE, holder};
 
 const FOLDER: &str = "examples/persistent-volumes";
 
@@ -151,15 +151,8 @@ spec:
   accessModes: [ReadWriteOncePod]
   resources: {{requests: {{storage: 1Mi}}}}
 ---
-apiVersion: v1
-kind: Pod
-metadata: {{name: patient}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - {{name: main, image: "{IMAGE}", command: [sleep, "100000"], volumeMounts: [{{name: v, mountPath: /v}}]}}
-  volumes: [{{name: v, persistentVolumeClaim: {{claimName: by-hand}}}}]
-"#
+{holder}"#,
+        holder = holder("patient", "persistentVolumeClaim: {claimName: by-hand}")
     ));
     cluster.wait_for_event("", "0/1 nodes are available: pod has unbound immediate PersistentVolumeClaims.");
     let directory = cluster.home().join("by-hand");
@@ -214,18 +207,8 @@ fn one_pod_s_own(cluster: &Cluster) {
 
 fn inline_drivers(cluster: &Cluster) {
     let pod = |name: &str, driver: &str| {
-        format!(
-            r#"
-apiVersion: v1
-kind: Pod
-metadata: {{name: {name}}}
-spec:
-  terminationGracePeriodSeconds: 0
-  containers:
-    - {{name: main, image: "{IMAGE}", command: [sleep, "100000"], volumeMounts: [{{name: v, mountPath: /v}}]}}
-  volumes: [{{name: v, csi: {{driver: {driver}, volumeAttributes: {{size: 8Mi, noexec: "true"}}}}}}]
-"#
-        )
+        let attributes = r#"{size: 8Mi, noexec: "true"}"#;
+        holder(name, &format!("csi: {{driver: {driver}, volumeAttributes: {attributes}}}"))
     };
     cluster.apply(&pod("inline", "tmpfs.minik8s.io"));
     cluster.apply(&pod("unknown", "nobody.example.com"));

@@ -493,6 +493,21 @@ pub(crate) fn run(mut command: impl std::borrow::BorrowMut<Command>) -> Answer {
     Answer::new(&command.output().unwrap_or_else(|error| panic!("{command:?}: {error}")))
 }
 
+/// The manifest of a pod that mounts a volume at `/v` and does nothing with it; `source` is the volume's, as YAML.
+pub(crate) fn holder(name: &str, source: &str) -> String {
+    format!(
+        r#"apiVersion: v1
+kind: Pod
+metadata: {{name: {name}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers:
+    - {{name: main, image: "{IMAGE}", command: [sleep, "100000"], volumeMounts: [{{name: v, mountPath: /v}}]}}
+  volumes: [{{name: v, {source}}}]
+"#
+    )
+}
+
 /// Makes the tests' image, once for all tests.
 pub(crate) fn make_image() {
     static ONCE: std::sync::Once = std::sync::Once::new();

@@ -277,7 +277,7 @@ pub fn claim_reference(key: &Key, uid: &str) -> ObjectRef {
     }
 }
 
-/// The provisioner's name that stands for "made by hand" (`kubernetes.io/no-provisioner`).
+/// Whether volumes of a class are made at all: one provisioner's name stands for "made by hand".
 #[must_use]
 pub fn provisions(class: &ClassView) -> bool {
     class.provisioner != "kubernetes.io/no-provisioner"

@@ -9,7 +9,7 @@ use kubelet_runtime::PodView;
 use super::Worker;
 use crate::{
     pod::{
-        name, namespace, plan,
+        is_terminal, name, namespace, plan,
         status::{self, Object, status},
         uid,
     },
@@ -72,7 +72,7 @@ impl Worker {
             self.context.statuses.set(&object, &computed, delete);
         }
         self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());
-        if matches!(computed.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        if is_terminal(Some(&computed)) {
             self.context.admission.lock().release(uid(pod));
         }
         self.status = Some(computed);

@@ -1,9 +1,9 @@
 //! Keeps the node from running dry: measures, removes images, evicts pods.
 //!
-//! Every ten seconds (upstream's `monitoringInterval`, here `--housekeeping-interval`; nothing in the kernel tells when a
-//! file system fills) the node is measured. What follows is decided purely: [`thresholds`] and [`conditions`] (is it short of something, and
-//! what holds), [`victims`] (which pod has to go), [`images`] (which images nobody needs). At most one pod is
-//! evicted in a round, so that the next one sees what that gave back.
+//! Every ten seconds (upstream's `monitoringInterval`, here `--housekeeping-interval`; nothing in the kernel tells when
+//! a file system fills) the node is measured. What follows is decided purely: [`thresholds`] and [`conditions`] (is it
+//! short of something, and what holds), [`victims`] (which pod has to go), [`images`] (which images nobody needs). At
+//! most one pod is evicted in a round, so that the next one sees what that gave back.
 
 pub mod conditions;
 pub mod images;

@@ -53,8 +53,9 @@ pub(super) fn sandbox(node: &Node, image: &str, spec: &SandboxSpec) -> Container
     ContainerCreateBody {
         image: Some(image.to_owned()),
         hostname: (!host_network && !spec.hostname.is_empty()).then(|| spec.hostname.clone()),
-        // A namespace with nothing but its loopback, which we attach to the node's network. For the network `none` Docker
-        // makes the same, by a hook that runs its own large program again inside (libnetwork's `setkey`): half of a start.
+        // A namespace with nothing but its loopback, which we attach to the node's network. For the network `none`
+        // Docker makes the same, by a hook that runs its own large program again inside (libnetwork's `setkey`): half
+        // of a start.
         network_disabled: (!host_network).then_some(true),
         labels: Some(labels::of_sandbox(&node.name, spec)),
         host_config: Some(HostConfig {

@@ -93,7 +93,7 @@ pub struct DockerRuntime {
     storage: OnceCell<PathBuf>,
     /// What containers have written.
     disk: Arc<DiskMeter>,
-    /// Turns to start something, first come, first served.
+    /// Turns to start something, first come, first served; never closed.
     sandbox_starts: Semaphore,
     container_starts: Semaphore,
 }
