@@ -17,9 +17,10 @@ show kubectl wait --for=condition=Ready pod/streams --timeout=120s
 
 say "A port of the pod, here: the server listens on the pod's loopback only"
 echo '$ kubectl port-forward pod/streams :http &'
+: >"$folder/ports"  # there before it is followed
 # The process itself, not a shell around it, so that it can be ended.
 # shellcheck disable=SC2086  # "minik8s kubectl" is two words on purpose
-${KUBECTL:-${CARGO_TARGET_DIR:-target}/debug/kubectl} port-forward pod/streams :http >"$folder/ports" &
+${KUBECTL:-${CARGO_TARGET_DIR:-target}/debug/kubectl} port-forward pod/streams :http >>"$folder/ports" &
 forwarding=$!
 grep -m 1 Forwarding < <(tail --pid="$forwarding" -n +1 -f "$folder/ports")
 port=$(sed -n 's/^Forwarding from 127.0.0.1:\([0-9]*\) .*/\1/p' "$folder/ports")
