@@ -11,7 +11,7 @@ use apiserver_storage::{
     Entry,
     cacher::{Item, Projector},
 };
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// Selectable fields of one resource: the path in the stored object, what selectors call it, and the value
 /// that an absent field has.
@@ -102,10 +102,10 @@ impl Projector for ObjectProjector {
 
     fn project(&self, entry: &Entry) -> ObjectIndex {
         let fields = selectable(&entry.key);
-        let mut found = Found { labels: Vec::new(), fields: vec![None; fields.len()] };
-        let walk = Walk { table: fields, path: String::new(), found: &mut found };
+        let mut found = Found { table: fields, path: String::new(), ..Found::default() };
+        found.fields.resize(fields.len(), None);
         let mut decoder = serde_json::Deserializer::from_slice(&entry.value);
-        if walk.deserialize(&mut decoder).is_err() {
+        if Walk(&mut found).deserialize(&mut decoder).is_err() && !found.complete {
             return ObjectIndex::default();
         }
         found.labels.sort_unstable();
@@ -163,31 +163,37 @@ pub fn stored_label<'a>(resource: &Resource, label: &'a str) -> Option<Cow<'a, s
 
 // === the walk: one pass over the bytes, which keeps only what the table names ===
 
+#[derive(Default)]
 struct Found {
+    table: &'static [Field],
+    /// Where the walk is.
+    path: String,
     labels: Vec<(Box<str>, Box<str>)>,
     fields: Vec<Option<Box<str>>>,
+    /// Nothing that is wanted can follow: the walk has ended early.
+    complete: bool,
 }
 
-/// Visits one JSON value at `path`.
-struct Walk<'a> {
-    table: &'static [Field],
-    path: String,
-    found: &'a mut Found,
-}
-
-impl Walk<'_> {
-    /// Whether anything that is wanted lies below `path`.
-    fn leads_somewhere(&self, path: &str) -> bool {
+impl Found {
+    /// Whether anything that is wanted lies at or below `path`.
+    fn leads_somewhere(&self) -> bool {
+        let path = &*self.path;
         path == "metadata"
             || path == "metadata.labels"
             || self.table.iter().any(|field| {
                 field.path.strip_prefix(path).is_some_and(|tail| tail.is_empty() || tail.starts_with('.'))
             })
     }
+}
 
+/// Visits one JSON value at the walk's path.
+struct Walk<'a>(&'a mut Found);
+
+impl Walk<'_> {
     fn keep(self, value: &str) {
-        if let Some(position) = self.table.iter().position(|field| field.path == self.path) {
-            self.found.fields[position] = Some(value.into());
+        let found = self.0;
+        if let Some(position) = found.table.iter().position(|field| field.path == found.path) {
+            found.fields[position] = Some(value.into());
         }
     }
 }
@@ -208,19 +214,30 @@ impl<'de> Visitor<'de> for Walk<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        if self.path == "metadata.labels" {
+        let found = self.0;
+        if found.path == "metadata.labels" {
             while let Some((key, value)) = map.next_entry::<Box<str>, Option<Box<str>>>()? {
-                self.found.labels.push((key, value.unwrap_or_default()));
+                found.labels.push((key, value.unwrap_or_default()));
             }
             return Ok(());
         }
+        let start = found.path.len();
         while let Some(key) = map.next_key::<Cow<'de, str>>()? {
-            let path = if self.path.is_empty() { key.into_owned() } else { format!("{}.{key}", self.path) };
-            if self.leads_somewhere(&path) {
-                map.next_value_seed(Walk { table: self.table, path, found: self.found })?;
+            if start > 0 {
+                found.path.push('.');
+            }
+            found.path.push_str(&key);
+            if found.leads_somewhere() {
+                map.next_value_seed(Walk(found))?;
             } else {
                 map.next_value::<IgnoredAny>()?;
             }
+            // Most kinds are selected by labels only; what follows their metadata is most of their bytes.
+            if found.table.is_empty() && found.path == "metadata" {
+                found.complete = true;
+                return Err(A::Error::custom("all that is wanted has been found"));
+            }
+            found.path.truncate(start);
         }
         Ok(())
     }
@@ -297,6 +314,17 @@ mod tests {
         assert_eq!(field_value(&node, "metadata.namespace"), Some(""));
         let job = item("/registry/batch/jobs/default/j", r#"{"status":{"succeeded":2}}"#);
         assert_eq!(field_value(&job, "status.successful"), Some("2"));
+    }
+
+    #[test]
+    fn labels_may_follow_other_metadata_and_stand_before_anything_else() {
+        let map = item(
+            "/registry/core/configmaps/default/a",
+            r#"{"kind":"ConfigMap","metadata":{"annotations":{"labels":"no"},"labels":{"a":"1"},"name":"a"},"data":{"labels":"no"}}"#,
+        );
+        assert_eq!(map.index.labels, [("a".into(), "1".into())].into());
+        let plain = item("/registry/core/configmaps/default/a", r#"{"metadata":{"name":"a"},"data":{}}"#);
+        assert!(plain.index.labels.is_empty());
     }
 
     #[test]

@@ -47,7 +47,9 @@ pub(super) async fn serve_collection(mut exchange: Exchange) -> Result<Response<
     let selected = ListParams::parse(exchange.query())?;
     let selection = Selection::new(&exchange.resource, exchange.namespace(), &selected)?;
     let call = exchange.call("", params.dry_run);
-    let listing = list::read(&call, &selected, &selection).await?.listing;
+    let page = list::read(&call, &selected, &selection).await?;
+    let meta = page.meta(&selected, &selection);
+    let listing = page.listing;
     // The preconditions are one object's; of a collection they mean nothing.
     let params = DeleteParams { preconditions: Preconditions::default(), ..params };
     let mut deletions = Vec::with_capacity(listing.items.len());
@@ -58,10 +60,6 @@ pub(super) async fn serve_collection(mut exchange: Exchange) -> Result<Response<
         .buffer_unordered(CONCURRENCY)
         .try_for_each(|()| async { Ok(()) })
         .await?;
-    let meta = api_objects::list::ListMeta {
-        resource_version: listing.revision.to_string(),
-        ..api_objects::list::ListMeta::default()
-    };
     let api_version = call.resource.api_version();
     let mut writer = api_objects::list::ListWriter::new(&list_kind(call.resource), &api_version, &meta, 0);
     for item in &listing.items {

@@ -130,7 +130,8 @@ fn expired(token: Option<ContinueToken>) -> Status {
 }
 
 impl Page {
-    fn meta(&self, params: &ListParams, selection: &Selection) -> ListMeta {
+    /// What the list says of itself: its revision, and where it goes on.
+    pub(super) fn meta(&self, params: &ListParams, selection: &Selection) -> ListMeta {
         let listing = &self.listing;
         let mut meta = ListMeta { resource_version: listing.revision.to_string(), ..ListMeta::default() };
         if params.limit > 0

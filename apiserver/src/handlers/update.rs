@@ -16,6 +16,7 @@ pub(super) async fn serve(mut exchange: Exchange) -> Result<Response<Body>, Stat
     let json = exchange.read_json().await?;
     let (object, warnings) = body::decode(&exchange.resource, &json, params.field_validation)?;
     let call = exchange.call(exchange.manager(&params.field_manager), params.dry_run);
+    metadata::check_name(call.name, &object)?;
     match registry::update(&call, &|_| Ok(object.clone())).await {
         Ok(stored) => exchange.answer(StatusCode::OK, &stored, &warnings),
         // A few kinds can be created under a name that the client chooses by PUT.
@@ -26,19 +27,6 @@ pub(super) async fn serve(mut exchange: Exchange) -> Result<Response<Body>, Stat
                 && metadata::text(&object, "resourceVersion").is_empty()
                 && metadata::text(&object, "uid").is_empty() =>
         {
-            let mut object = object;
-            match metadata::text(&object, "name") {
-                "" => {
-                    metadata::of(&mut object).insert("name".to_owned(), call.name.into());
-                }
-                name if name != call.name => {
-                    return Err(Status::bad_request(format!(
-                        "the name of the object ({name}) does not match the name on the URL ({})",
-                        call.name
-                    )));
-                }
-                _ => {}
-            }
             let stored = registry::create(&call, object).await?;
             exchange.answer(StatusCode::CREATED, &stored, &warnings)
         }

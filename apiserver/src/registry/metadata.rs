@@ -4,7 +4,7 @@
 //! client sends there is dropped or put back. See `k8s.io/apiserver/pkg/registry/rest` (`create.go`,
 //! `update.go`) and `pkg/storage/names`.
 
-use api_objects::{Status, Value, time::rfc3339};
+use api_objects::{Resource, Status, Value, time::rfc3339};
 use rand::seq::IndexedRandom as _;
 use serde_json::{Map, json};
 
@@ -64,21 +64,26 @@ pub fn finalizers(object: &Value) -> Vec<&str> {
     listed.into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// Brings the namespace of a body into line with that of the request.
+/// Brings the namespace of a body into line with that of the request; an object of the whole cluster has none,
+/// whatever its author wrote (upstream: `EnsureObjectNamespaceMatchesRequestNamespace`).
 ///
 /// # Errors
 /// 400 if they differ.
-pub fn fit_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
-    let given = text(object, "namespace");
-    if given == call.namespace {
-        return Ok(());
+pub fn fit_namespace(resource: &Resource, namespace: &str, object: &mut Value) -> Result<(), Status> {
+    match text(object, "namespace") {
+        given if given == namespace => {}
+        "" => {
+            of(object).insert("namespace".to_owned(), json!(namespace));
+        }
+        _ if !resource.namespaced => {
+            of(object).remove("namespace");
+        }
+        _ => {
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
     }
-    if !given.is_empty() {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
-    of(object).insert("namespace".to_owned(), json!(call.namespace));
     Ok(())
 }
 
@@ -87,7 +92,7 @@ pub fn fit_namespace(call: &Call<'_>, object: &mut Value) -> Result<(), Status> 
 /// # Errors
 /// 400 for a wrong namespace, 500 for a resource version, as upstream answers.
 pub fn prepare_for_create(call: &Call<'_>, object: &mut Value) -> Result<(), Status> {
-    fit_namespace(call, object)?;
+    fit_namespace(call.resource, call.namespace, object)?;
     let metadata = of(object);
     if metadata.get("resourceVersion").and_then(Value::as_str).is_some_and(|v| !matches!(v, "" | "0")) {
         return Err(Status::failure(500, "", "resourceVersion should not be set on objects to be created"));
@@ -105,24 +110,29 @@ pub fn prepare_for_create(call: &Call<'_>, object: &mut Value) -> Result<(), Sta
     Ok(())
 }
 
+/// The object that a client sends has the name of its path (upstream: `checkName` of `endpoints/handlers`).
+///
+/// # Errors
+/// 400 if it has none or another one.
+pub fn check_name(name: &str, object: &Value) -> Result<(), Status> {
+    match text(object, "name") {
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        own if own != name => Err(Status::bad_request(format!(
+            "the name of the object ({own}) does not match the name on the URL ({name})"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Shapes the metadata of a changed object: what is the server's comes from the old one.
 ///
 /// # Errors
 /// 400 for a wrong name or namespace, 409 for another uid.
 pub fn prepare_for_update(call: &Call<'_>, new: &mut Value, old: &Value) -> Result<(), Status> {
-    fit_namespace(call, new)?;
-    match text(new, "name") {
-        "" => {
-            of(new).insert("name".to_owned(), json!(call.name));
-        }
-        name if name != call.name => {
-            return Err(Status::bad_request(format!(
-                "the name of the object ({name}) does not match the name on the URL ({})",
-                call.name
-            )));
-        }
-        _ => {}
-    }
+    fit_namespace(call.resource, call.namespace, new)?;
+    check_name(call.name, new)?;
     let (asked, present) = (text(new, "uid"), text(old, "uid"));
     if !asked.is_empty() && asked != present {
         return Err(call.conflict(&format!(

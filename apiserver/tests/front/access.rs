@@ -121,6 +121,16 @@ async fn questions_about_access_are_answered() {
     );
     front.post(&ann, path, &review(json!({"user": "x"}))).await.refused(403);
 
+    let local = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "LocalSubjectAccessReview",
+        "metadata": {"namespace": "other"}, "spec": {"user": "x",
+            "resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}});
+    let path = "/apis/authorization.k8s.io/v1/namespaces/default/localsubjectaccessreviews";
+    let elsewhere = front.post(&admin, path, &local).await.expect(400);
+    assert_eq!(
+        elsewhere["message"],
+        "the namespace of the provided object does not match the namespace sent on the request"
+    );
+
     let own = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";

@@ -154,5 +154,13 @@ async fn collections_go_by_selection() {
     let left = cluster.get(CONFIG_MAPS).await.expect(200);
     assert_eq!(left["items"].as_array().unwrap().len(), 1);
     assert_eq!(left["items"][0]["metadata"]["name"], "c");
+    // With a limit one page goes, and the answer says where the rest is.
+    cluster.config_map("d", &json!({})).await;
+    let page = cluster.delete(&format!("{CONFIG_MAPS}?limit=1")).await.expect(200);
+    assert_eq!(page["items"][0]["metadata"]["name"], "c");
+    assert_eq!(page["metadata"]["remainingItemCount"], 1);
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    let rest = cluster.delete(&format!("{CONFIG_MAPS}?limit=1&continue={token}")).await.expect(200);
+    assert_eq!(rest["items"][0]["metadata"]["name"], "d");
     cluster.stop().await;
 }

@@ -59,6 +59,17 @@ async fn bodies_must_fit_the_path() {
         answer["message"],
         "the namespace of the provided object does not match the namespace sent on the request"
     );
+    // What belongs to the whole cluster has no namespace, whatever its author wrote; charts often do.
+    let role = json!({"metadata": {"name": "r", "namespace": "other"}, "rules": []});
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    let made = cluster.post(roles, &role).await.expect(201);
+    assert_eq!(made["metadata"].get("namespace"), None);
+    let changed = json!({"metadata": {"name": "r", "namespace": "other", "labels": {"a": "b"}}, "rules": []});
+    let changed = cluster.put(&format!("{roles}/r"), &changed).await.expect(200);
+    assert_eq!(
+        (changed["metadata"].get("namespace"), &changed["metadata"]["labels"]["a"]),
+        (None, &json!("b"))
+    );
     let other = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"}});
     let answer = cluster.post(CONFIG_MAPS, &other).await.expect(400);
     assert_eq!(
@@ -168,6 +179,11 @@ async fn updates_are_optimistic_and_no_ops_are_not_written() {
         cluster.put(&format!("{CONFIG_MAPS}/none"), &json!({"metadata": {"name": "none"}})).await.code,
         404
     );
+    let nameless = cluster.put(&path, &json!({"metadata": {}, "data": {"k": "4"}})).await.expect(400);
+    let undeterminable = "the name of the object (a based on URL) was undeterminable: name must be provided";
+    assert_eq!(nameless["message"], undeterminable);
+    let unnamed = cluster.patch(&path, "merge-patch", &json!({"metadata": {"name": null}})).await.expect(400);
+    assert_eq!(unnamed["message"], undeterminable);
     let misnamed = cluster.put(&path, &json!({"metadata": {"name": "b"}})).await.expect(400);
     assert_eq!(misnamed["message"], "the name of the object (b) does not match the name on the URL (a)");
     cluster.stop().await;

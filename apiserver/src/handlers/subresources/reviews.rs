@@ -5,14 +5,15 @@ use axum::body::Body;
 use http::{Response, StatusCode};
 
 use super::super::{Exchange, body, respond};
-use crate::auth::reviews;
+use crate::{auth::reviews, registry::metadata};
 
 /// Answers the question in the body.
 pub(super) async fn serve(mut exchange: Exchange) -> Result<Response<Body>, Status> {
     let params =
         api_objects::params::WriteParams::parse(exchange.query(), api_objects::params::WriteVerb::Create)?;
     let json = exchange.read_json().await?;
-    let (review, _) = body::decode(&exchange.resource, &json, params.field_validation)?;
+    let (mut review, _) = body::decode(&exchange.resource, &json, params.field_validation)?;
+    metadata::fit_namespace(&exchange.resource, exchange.namespace(), &mut review)?;
     let user = &exchange.context.user;
     let server = &exchange.server;
     let review = match &*exchange.resource.plural {

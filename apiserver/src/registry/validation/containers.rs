@@ -18,13 +18,15 @@ pub(super) fn all(spec: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>,
     if apps.is_empty() {
         findings.required(&apps_at, "");
     }
+    // A wrong one is found where it stands, not again in every hook.
+    let grace = spec["terminationGracePeriodSeconds"].as_i64();
     let mut taken: BTreeSet<&str> = BTreeSet::new();
     let mut ports = BTreeSet::new();
     for (index, container) in apps.iter().enumerate() {
         let at = apps_at.index(index);
         common(spec, container, volumes, &at, findings);
         unique_name(container, &mut taken, &at, findings);
-        probes_and_lifecycle(container, &at, findings);
+        probes_and_lifecycle(container, grace, &at, findings);
         host_ports(container, &mut ports, &at, findings);
         restart_policy(container, &at, findings);
     }
@@ -37,7 +39,7 @@ pub(super) fn all(spec: &Value, volumes: &BTreeMap<&str, &Value>, at: &Spot<'_>,
         host_ports(container, &mut BTreeSet::new(), &at, findings);
         restart_policy(container, &at, findings);
         if container["restartPolicy"] == "Always" {
-            probes_and_lifecycle(container, &at, findings);
+            probes_and_lifecycle(container, grace, &at, findings);
             continue;
         }
         for field in ["lifecycle", "livenessProbe", "readinessProbe", "startupProbe"] {
@@ -498,7 +500,7 @@ pub(super) fn id_in_range(id: i64, at: &Spot<'_>, findings: &mut Findings) {
     }
 }
 
-fn probes_and_lifecycle(container: &Value, at: &Spot<'_>, findings: &mut Findings) {
+fn probes_and_lifecycle(container: &Value, grace: Option<i64>, at: &Spot<'_>, findings: &mut Findings) {
     for (name, once) in [("livenessProbe", true), ("readinessProbe", false), ("startupProbe", true)] {
         let value = &container[name];
         if given(value) {
@@ -513,13 +515,19 @@ fn probes_and_lifecycle(container: &Value, at: &Spot<'_>, findings: &mut Finding
     }
     let at = at.field("lifecycle");
     for name in ["postStart", "preStop"] {
-        if given(&container["lifecycle"][name]) {
-            handler(
-                &container["lifecycle"][name],
-                &["exec", "httpGet", "tcpSocket", "sleep"],
-                &at.field(name),
-                findings,
-            );
+        let hook = &container["lifecycle"][name];
+        if given(hook) {
+            let at = at.field(name);
+            handler(hook, &["exec", "httpGet", "tcpSocket", "sleep"], &at, findings);
+            let seconds = integer(&hook["sleep"]["seconds"]);
+            if let Some(grace) = grace
+                && given(&hook["sleep"])
+                && !(0..=grace).contains(&seconds)
+            {
+                let detail =
+                    format!("must be non-negative and less than terminationGracePeriodSeconds ({grace})");
+                findings.invalid(&at.field("sleep"), seconds, &detail);
+            }
         }
     }
 }

@@ -158,18 +158,7 @@ fn check_security_context(spec: &Value, at: &Spot<'_>, findings: &mut Findings) 
     for (index, group) in items(&context["supplementalGroups"]).iter().enumerate() {
         containers::id_in_range(integer(group), &groups.index(index), findings);
     }
-    let sysctls = at.field("sysctls");
-    let list = items(&context["sysctls"]);
-    for (index, sysctl) in list.iter().enumerate() {
-        let at = sysctls.index(index);
-        match text(&sysctl["name"]) {
-            "" => findings.required(&at.field("name"), ""),
-            name if list[..index].iter().any(|other| other["name"] == name) => {
-                findings.duplicate(&at.field("name"), name);
-            }
-            _ => {}
-        }
-    }
+    check_sysctls(spec, &at.field("sysctls"), findings);
     if spec["shareProcessNamespace"] == true && spec["hostPID"] == true {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         findings.invalid(&at.field("shareProcessNamespace"), true, detail);
@@ -179,6 +168,47 @@ fn check_security_context(spec: &Value, at: &Spot<'_>, findings: &mut Findings) 
     {
         findings.not_supported(&at.field("fsGroupChangePolicy"), policy, &["OnRootMismatch", "Always"]);
     }
+}
+
+/// Upstream's bound on the name of a kernel parameter, and its form.
+const MAX_SYSCTL: usize = 253;
+const SYSCTL: &str = r"^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+
+/// Kernel parameters have names, each once, and belong to a namespace that is the pod's own (upstream: `validateSysctls`).
+fn check_sysctls(spec: &Value, at: &Spot<'_>, findings: &mut Findings) {
+    let list = items(&spec["securityContext"]["sysctls"]);
+    for (index, sysctl) in list.iter().enumerate() {
+        let at = at.index(index);
+        let (at, name) = (at.field("name"), text(&sysctl["name"]));
+        if name.is_empty() {
+            findings.required(&at, "");
+        } else if !is_sysctl_name(name) {
+            let detail = format!("must have at most {MAX_SYSCTL} characters and match regex {SYSCTL}");
+            findings.invalid(&at, name, &detail);
+        } else if list[..index].iter().any(|other| other["name"] == name) {
+            findings.duplicate(&at, name);
+        }
+        let dotted = name.replace('/', ".");
+        let of_network = dotted.starts_with("net.");
+        let of_ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|start| dotted.starts_with(start))
+            || dotted == "kernel.sem";
+        for (shared, concerned) in [("hostNetwork", of_network), ("hostIPC", of_ipc)] {
+            if concerned && spec[shared] == true {
+                findings.invalid(&at, name, &format!("may not be specified when '{shared}' is true"));
+            }
+        }
+    }
+}
+
+/// Whether a name has the form of [`SYSCTL`].
+fn is_sysctl_name(name: &str) -> bool {
+    let alphanumeric = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let is_segment = |segment: &[u8]| {
+        segment.first().is_some_and(alphanumeric)
+            && segment.last().is_some_and(alphanumeric)
+            && segment.iter().all(|byte| alphanumeric(byte) || matches!(byte, b'-' | b'_'))
+    };
+    name.len() <= MAX_SYSCTL && name.as_bytes().split(|byte| matches!(byte, b'.' | b'/')).all(is_segment)
 }
 
 /// Upstream's bounds on a pod's own resolver configuration.

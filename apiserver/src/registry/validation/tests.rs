@@ -252,6 +252,54 @@ fn pod_specs() {
 }
 
 #[test]
+fn kernel_parameters_have_names_and_a_namespace_of_the_pods_own() {
+    let of = |spec: Value| on_create("pods", pod_with(&spec, &json!({})));
+    let sysctls = |names: &[&str]| {
+        let list: Vec<_> = names.iter().map(|name| json!({"name": name, "value": "1"})).collect();
+        json!({"sysctls": list})
+    };
+    let good = ["net.core.somaxconn", "net/ipv4/conf/eth0.100/forwarding", "kernel.shm_rmid_forced", "a_b-c"];
+    assert_eq!(of(json!({"securityContext": sysctls(&good)})), [""; 0]);
+    let wrong = of(json!({"securityContext": sysctls(&["", "net..core", "a", "a", "kernel.sem_"])}));
+    let form = r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
+    assert_eq!(
+        wrong,
+        [
+            "spec.securityContext.sysctls[0].name: Required value".to_owned(),
+            format!("spec.securityContext.sysctls[1].name: Invalid value: \"net..core\": {form}"),
+            "spec.securityContext.sysctls[3].name: Duplicate value: \"a\"".to_owned(),
+            format!("spec.securityContext.sysctls[4].name: Invalid value: \"kernel.sem_\": {form}"),
+        ]
+    );
+    let shared = json!({"hostNetwork": true, "hostIPC": true,
+        "securityContext": sysctls(&["net/core/somaxconn", "kernel.shmmax", "kernel.domainname"])});
+    assert_eq!(
+        of(shared),
+        [
+            "spec.securityContext.sysctls[0].name: Invalid value: \"net/core/somaxconn\": may not be specified when 'hostNetwork' is true",
+            "spec.securityContext.sysctls[1].name: Invalid value: \"kernel.shmmax\": may not be specified when 'hostIPC' is true",
+        ]
+    );
+}
+
+#[test]
+fn hooks_sleep_no_longer_than_their_pod_may_take_to_end() {
+    let of = |seconds: i64| {
+        let hook = json!({"lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}});
+        on_create("pods", pod_with(&json!({"terminationGracePeriodSeconds": 20}), &hook))
+    };
+    assert_eq!((of(0), of(20)), (vec![], vec![]));
+    for seconds in [-1, 21] {
+        assert_eq!(
+            of(seconds),
+            [format!(
+                "spec.containers[0].lifecycle.preStop.sleep: Invalid value: {seconds}: must be non-negative and less than terminationGracePeriodSeconds (20)"
+            )]
+        );
+    }
+}
+
+#[test]
 fn what_may_change_of_a_pod() {
     let update = |change: fn(&mut Value)| on_update("pods", &pod(), change);
     assert_eq!(update(|pod| pod["spec"]["containers"][0]["image"] = "nginx:2".into()), [""; 0]);
