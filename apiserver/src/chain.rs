@@ -18,6 +18,7 @@ use crate::{
     },
     handlers, health,
     request_info::RequestInfo,
+    sockets,
     state::{RequestContext, Server},
 };
 
@@ -46,9 +47,10 @@ async fn authenticated(
     server: &Arc<Server>,
     origin: &Origin,
     info: RequestInfo,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Response<Body> {
     // 2. Who is it?
+    sockets::move_token(request.headers_mut());
     let user = match server.authenticator.authenticate(server, origin, &info.path, request.headers()).await {
         Ok(user) => user,
         Err(error) => {

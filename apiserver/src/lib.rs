@@ -24,6 +24,7 @@ pub mod registry;
 pub mod request_info;
 mod run;
 mod server;
+mod sockets;
 pub mod state;
 pub mod status;
 pub mod storage;

@@ -18,15 +18,26 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess
 struct Field {
     path: &'static str,
     label: &'static str,
-    absent: &'static str,
+    absent: Absent,
+}
+
+#[derive(Clone, Copy)]
+enum Absent {
+    Is(&'static str),
+    /// The same as another field's, by its label.
+    As(&'static str),
 }
 
 const fn field(path: &'static str) -> Field {
-    Field { path, label: path, absent: "" }
+    Field { path, label: path, absent: Absent::Is("") }
 }
 
 const fn field_or(path: &'static str, label: &'static str, absent: &'static str) -> Field {
-    Field { path, label, absent }
+    Field { path, label, absent: Absent::Is(absent) }
+}
+
+const fn field_as(path: &'static str, label: &'static str, other: &'static str) -> Field {
+    Field { path, label, absent: Absent::As(other) }
 }
 
 /// By the first two segments of the key under `/registry/`.
@@ -55,8 +66,9 @@ const SELECTABLE: &[(&str, &[Field])] = &[
             field("involvedObject.resourceVersion"),
             field("involvedObject.fieldPath"),
             field("reason"),
-            field_or("reportingComponent", "reportingComponent", ""),
-            field_or("source.component", "source", ""),
+            field("reportingComponent"),
+            // Events of the newer kind have no source but their reporter.
+            field_as("source.component", "source", "reportingComponent"),
             field("type"),
         ],
     ),
@@ -109,11 +121,22 @@ impl Projector for ObjectProjector {
             return ObjectIndex::default();
         }
         found.labels.sort_unstable();
+        let value = |label: &str| {
+            let position = fields.iter().position(|field| field.label == label)?;
+            found.fields[position].clone()
+        };
+        let absent = |field: &Field| match field.absent {
+            Absent::Is(text) => text.into(),
+            Absent::As(other) => value(other).unwrap_or_default(),
+        };
         ObjectIndex {
-            labels: found.labels.into_boxed_slice(),
-            fields: std::iter::zip(found.fields, fields)
-                .map(|(value, field)| value.unwrap_or_else(|| field.absent.into()))
+            fields: std::iter::zip(&found.fields, fields)
+                .map(|(value, field)| match value {
+                    Some(value) if !value.is_empty() => value.clone(),
+                    _ => absent(field),
+                })
                 .collect(),
+            labels: found.labels.into_boxed_slice(),
         }
     }
 }
@@ -314,6 +337,15 @@ mod tests {
         assert_eq!(field_value(&node, "metadata.namespace"), Some(""));
         let job = item("/registry/batch/jobs/default/j", r#"{"status":{"succeeded":2}}"#);
         assert_eq!(field_value(&job, "status.successful"), Some("2"));
+    }
+
+    #[test]
+    fn an_events_source_may_be_its_reporter() {
+        let event = |text| item("/registry/core/events/default/e", text);
+        let newer = event(r#"{"metadata":{},"source":{},"reportingComponent":"c"}"#);
+        assert_eq!(field_value(&newer, "source"), Some("c"));
+        let older = event(r#"{"metadata":{},"source":{"component":"a"},"reportingComponent":""}"#);
+        assert_eq!(field_value(&older, "source"), Some("a"));
     }
 
     #[test]

@@ -13,7 +13,8 @@ const SECONDS: i64 = 300;
 
 /// Adds the two tolerations where none covers their taint.
 pub(super) fn mutate(attributes: &Attributes<'_>, pod: &mut Value) {
-    if attributes.is("", "pods") && attributes.operation == Operation::Create && pod["spec"].is_object() {
+    let written = matches!(attributes.operation, Operation::Create | Operation::Update);
+    if attributes.is("", "pods") && written && pod["spec"].is_object() {
         add(pod);
     }
 }

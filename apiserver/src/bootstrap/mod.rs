@@ -76,10 +76,30 @@ async fn ensure_all(server: &Arc<Server>, user: &UserInfo) -> Result<(), Status>
     planned.push(objects::kubernetes_service(&server.config, server.port));
     planned.push(objects::authentication_config(server.pki.ca_pem()));
     planned.push(objects::cluster_info(&server.config, server.port, server.pki.ca_pem()));
+    let range = objects::service_range(&server.config);
+    let (name, shown) = (range.name().to_owned(), range.object.clone());
+    planned.push(range);
     ensure(server, user, planned).await?;
+    announce_range(server, user, &name, &shown).await?;
     endpoints::publish(server, user).await?;
     // Whoever waits for this to be done relies on its role at once.
     follow::refresh(server).await.map_err(|error| Status::unavailable(error.to_string()))
+}
+
+/// Says in its status that the range of Services can be used.
+async fn announce_range(
+    server: &Arc<Server>,
+    user: &UserInfo,
+    name: &str,
+    planned: &Value,
+) -> Result<(), Status> {
+    let resource =
+        resource::find("networking.k8s.io", "v1", "servicecidrs").expect("bootstrap kinds must be built in");
+    let call = Call { subresource: "status", ..Call::internal(server, user, resource, "", name) };
+    let make = |current: &Value| {
+        Ok(objects::service_range_is_ready(planned, current).unwrap_or_else(|| current.clone()))
+    };
+    registry::update(&call, &make).await.map(drop)
 }
 
 async fn ensure(server: &Arc<Server>, user: &UserInfo, planned: Vec<Planned>) -> Result<(), Status> {

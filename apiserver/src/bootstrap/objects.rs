@@ -56,6 +56,28 @@ pub(super) fn storage_classes() -> Vec<Planned> {
     vec![Planned::once("storage.k8s.io", "v1", "storageclasses", "", object)]
 }
 
+/// The range of Services as an object; it counts as ready once [`service_range_is_ready`] has said so.
+pub(super) fn service_range(config: &Config) -> Planned {
+    let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr.to_string()]}});
+    Planned::once("networking.k8s.io", "v1", "servicecidrs", "", object)
+}
+
+/// The range with the condition that it is ready, if it is this server's and says nothing of itself yet (upstream:
+/// `pkg/controlplane/controller/defaultservicecidr`).
+pub(super) fn service_range_is_ready(planned: &Value, found: &Value) -> Option<Value> {
+    let conditions = found["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let told = conditions.iter().any(|condition| condition["type"] == "Ready");
+    if told || found["spec"]["cidrs"] != planned["spec"]["cidrs"] {
+        return None;
+    }
+    let mut ready = found.clone();
+    ready["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "",
+        "message": "Kubernetes default Service CIDR is ready",
+        "lastTransitionTime": api_objects::time::rfc3339(jiff::Timestamp::now())}]);
+    Some(ready)
+}
+
 /// The Service `kubernetes` with the first address of the range.
 pub(super) fn kubernetes_service(config: &Config, port: u16) -> Planned {
     let cluster_ip = config.kubernetes_service_ip().to_string();

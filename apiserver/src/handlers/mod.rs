@@ -128,6 +128,9 @@ async fn resource_request(
     let query = parts.uri.query().unwrap_or_default();
     let accepted = if subresources::is_stream(&info.subresource) {
         Accepted::default()
+    } else if subresources::is_virtual(&resource) {
+        // An answer to a question is nothing to list in a table.
+        negotiate::accept(&parts.headers, query, Offer::Plain)?
     } else {
         negotiate::accept(&parts.headers, query, Offer::Objects)?
     };

@@ -36,6 +36,7 @@ use crate::{
     negotiate::Shape,
     projector::ObjectIndex,
     registry::conversion,
+    sockets::{self, Content},
     status::{Subject, from_store},
 };
 
@@ -49,6 +50,12 @@ const MIN_TIMEOUT_SECONDS: u64 = 1800;
 
 /// Answers a watch.
 pub(super) async fn serve(exchange: Exchange) -> Result<Response<Body>, Status> {
+    let (answer, Exchange { server, mut parts, .. }) = stream(exchange).await?;
+    sockets::carry(&server, &mut parts, Content::Events, answer).await
+}
+
+/// The watch as a body.
+async fn stream(exchange: Exchange) -> Result<(Response<Body>, Exchange), Status> {
     require_json(exchange.accepted)?;
     let mut params = ListParams::parse(exchange.query())?;
     params.field_selector = narrowed(params.field_selector, &exchange.context.info.name)?;
@@ -62,7 +69,7 @@ pub(super) async fn serve(exchange: Exchange) -> Result<Response<Body>, Status> 
         Err(error @ StoreError::Compacted { .. }) => {
             let mut out = Vec::new();
             write_error(&mut out, &from_store(&error, Subject { resource: &resource, name: "" }));
-            return Ok(respond::frames(futures_util::stream::iter([Ok(Bytes::from(out))])));
+            return Ok((respond::frames(futures_util::stream::iter([Ok(Bytes::from(out))])), exchange));
         }
         Err(error) => return Err(from_store(&error, Subject { resource: &resource, name: "" })),
     };
@@ -70,7 +77,7 @@ pub(super) async fn serve(exchange: Exchange) -> Result<Response<Body>, Status> 
         let chunk = frames.next().await?;
         Some((Ok::<_, Infallible>(chunk), frames))
     });
-    Ok(respond::frames(frames))
+    Ok((respond::frames(frames), exchange))
 }
 
 /// A watch of one object (`/api/v1/watch/…/pods/x`, or a selector that says so) shows nothing else: that

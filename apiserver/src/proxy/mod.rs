@@ -20,6 +20,7 @@ use self::{connect::Target, relay::Along};
 use crate::{
     RequestContext, Server,
     auth::authz::{self, Action, Decision},
+    sockets::{self, Content},
 };
 
 /// Answers a request for `pods/log|exec|attach|portforward|proxy`, `nodes/proxy` and `services/proxy`.
@@ -34,7 +35,11 @@ pub async fn serve(
 ) -> Result<Response<Body>, Status> {
     let info = &context.info;
     match (info.resource.as_str(), info.subresource.as_str()) {
-        ("pods", "log") => log(server, context, request.uri().query().unwrap_or_default()).await,
+        ("pods", "log") => {
+            let (mut parts, _) = request.into_parts();
+            let answer = log(server, context, parts.uri.query().unwrap_or_default()).await?;
+            sockets::carry(server, &mut parts, Content::Log, answer).await
+        }
         ("pods", stream @ ("exec" | "attach")) => stream_to_pod(server, context, stream, request).await,
         ("pods", "portforward") => forward_ports(server, context, request).await,
         ("pods", "proxy") => {

@@ -1,7 +1,8 @@
 //! A namespace that is being deleted is emptied, and goes once nothing is left in it.
 //!
-//! As upstream's `pkg/controller/namespace/deletion`: every namespaced resource is deleted as a collection,
-//! what remains (finalizers, pods within their grace) is waited for, and conditions say what it is. Writes
+//! As upstream's `pkg/controller/namespace/deletion`: pods go first, so that nothing they live on is taken from under
+//! them; then every namespaced resource is deleted as a collection. What remains (finalizers, pods within their
+//! grace) is waited for, and conditions say what it is. Writes
 //! `Namespace.status.conditions` and, through `finalize`, `spec.finalizers`.
 
 use std::{sync::Arc, time::Duration};
@@ -110,7 +111,10 @@ impl NamespaceController {
     async fn empty(&self, namespace: &str) -> (Vec<Remaining>, Vec<String>) {
         let mut remaining = Vec::new();
         let mut failures = Vec::new();
-        for resource in api_objects::resource::builtin() {
+        let is_pods = |resource: &Resource| resource.group.is_empty() && resource.plural == "pods";
+        let (pods, others): (Vec<_>, Vec<_>) =
+            api_objects::resource::builtin().iter().partition(|resource| is_pods(resource));
+        for resource in pods.into_iter().chain(others) {
             let can = |verb: &str| resource.verbs.iter().any(|has| has == verb);
             // The same objects under a second group or version are emptied once.
             let primary = resource.storage.version == resource.version
@@ -122,6 +126,9 @@ impl NamespaceController {
                 Ok(Some(left)) => remaining.push(left),
                 Ok(None) => {}
                 Err(error) => failures.push(format!("{}: {error}", resource.plural)),
+            }
+            if is_pods(resource) && !remaining.is_empty() {
+                break;
             }
         }
         (remaining, failures)
@@ -161,7 +168,7 @@ impl NamespaceController {
                 None => finalizers.push((name.to_owned(), 1)),
             }
         }
-        let resource = api_objects::status::qualified(&resource.group, &resource.plural);
+        let resource = format!("{}.{}", resource.plural, resource.group);
         Ok(Some(Remaining { resource, count: left.len(), finalizers }))
     }
 
@@ -201,8 +208,11 @@ impl NamespaceController {
 
 /// The conditions upstream sets while a namespace is emptied, true ones with what is in the way.
 fn conditions(remaining: &[Remaining], failures: &[String]) -> Vec<Value> {
-    let content =
-        remaining.iter().map(|left| format!("{} has {} resource instances", left.resource, left.count));
+    let mut content: Vec<String> = remaining
+        .iter()
+        .map(|left| format!("{} has {} resource instances", left.resource, left.count))
+        .collect();
+    content.sort();
     let mut finalizers: Vec<(String, usize)> = Vec::new();
     for (name, count) in remaining.iter().flat_map(|left| &left.finalizers) {
         match finalizers.iter_mut().find(|(known, _)| known == name) {
@@ -210,6 +220,7 @@ fn conditions(remaining: &[Remaining], failures: &[String]) -> Vec<Value> {
             None => finalizers.push((name.clone(), *count)),
         }
     }
+    finalizers.sort();
     let finalizers = finalizers.iter().map(|(name, count)| format!("{name} in {count} resource instances"));
     let condition = |kind: &str, bad: Vec<String>, head: &str, reasons: (&str, &str), fine: &str| {
         let status = if bad.is_empty() { "False" } else { "True" };
@@ -230,7 +241,7 @@ fn conditions(remaining: &[Remaining], failures: &[String]) -> Vec<Value> {
         ),
         condition(
             "NamespaceContentRemaining",
-            content.collect(),
+            content,
             "Some resources are remaining: ",
             ("SomeResourcesRemain", "ContentRemoved"),
             "All content successfully removed",
@@ -270,10 +281,10 @@ mod tests {
     #[test]
     fn conditions_name_what_is_left() {
         let remaining =
-            [Remaining { resource: "pods".into(), count: 2, finalizers: vec![("x/y".into(), 1)] }];
+            [Remaining { resource: "pods.".into(), count: 2, finalizers: vec![("x/y".into(), 1)] }];
         let conditions = conditions(&remaining, &[]);
         assert_eq!(conditions[0]["status"], "False");
-        assert_eq!(conditions[1]["message"], "Some resources are remaining: pods has 2 resource instances");
+        assert_eq!(conditions[1]["message"], "Some resources are remaining: pods. has 2 resource instances");
         assert_eq!(
             conditions[2]["message"],
             "Some content in the namespace has finalizers remaining: x/y in 1 resource instances"

@@ -82,6 +82,8 @@ pub struct SandboxSpec {
     pub annotations: BTreeMap<String, String>,
     /// Another image than our own pause program.
     pub image: Option<String>,
+    /// Further security options in the runtime's own words (`label=…`).
+    pub security_options: Vec<String>,
     /// The control group that the pod's containers belong into, in the runtime's words; `None` for the runtime's own.
     pub group: Option<String>,
     /// Which of the runtime's handlers carries the pod (a RuntimeClass's `handler`); `None` for its usual one.

@@ -56,6 +56,7 @@ pub fn sandbox_spec(name: &str) -> SandboxSpec {
         labels: Default::default(),
         annotations: Default::default(),
         image: None,
+        security_options: Vec::new(),
         group: None,
         handler: None,
     }

@@ -93,6 +93,13 @@ pub fn host_ports(pod: &Pod) -> Vec<HostPortUse> {
 
 /// Decides; `raw` is the pod's spec as it came, with fields that the typed view does not know.
 pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Result<(), Rejection> {
+    // First: what is meant for another system has fields that mean nothing here.
+    if spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
+        return Err(Rejection::new(
+            "PodOSNotSupported",
+            "Failed to admit pod as the OS field doesn't match node OS",
+        ));
+    }
     if let Some(field) = first_unsupported(raw_spec) {
         return Err(Rejection::new(
             "UnsupportedField",
@@ -102,12 +109,6 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
     if !bears(pod, node.pressure) {
         let message = format!("The node had condition: [{}]. ", node.pressure.names().join(" "));
         return Err(Rejection::new("Evicted", &message));
-    }
-    if spec(pod).os.as_ref().is_some_and(|os| os.name != "linux") {
-        return Err(Rejection::new(
-            "PodOSNotSupported",
-            "Failed to admit pod as the OS field doesn't match node OS",
-        ));
     }
     if !matches_node(pod, node) {
         return Err(Rejection::new(
@@ -303,6 +304,10 @@ mod tests {
         assert_eq!(
             decide(&json!({"containers": [], "nodeSelector": {"disk": "hdd"}}), &busy),
             Err("NodeAffinity".into())
+        );
+        assert_eq!(
+            decide(&json!({"containers": [], "os": {"name": "windows"}}), &busy),
+            Err("PodOSNotSupported".into())
         );
         assert_eq!(
             decide(&json!({"containers": [], "hostUsers": false}), &busy),

@@ -2,7 +2,10 @@
 //!
 //! The rules are upstream's `pkg/apis/core/v1/helper/qos`, `pkg/kubelet/cm` and `pkg/kubelet/qos`.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Add,
+};
 
 use api_objects::quantity::Quantity as Exact;
 use k8s_openapi::{
@@ -165,19 +168,52 @@ fn ask(container: &Container, name: &str, measure: fn(&Quantity) -> i64) -> i64 
 
 /// The sum over a pod's containers and sidecars, or the largest init container together with the sidecars started
 /// before it, whichever is more.
-fn aggregate(pod: &Pod, of: impl Fn(&Container) -> i64) -> i64 {
-    let mut sidecars = 0;
-    let mut init_peak = 0;
+fn aggregate<T>(pod: &Pod, of: impl Fn(&Container) -> T) -> T
+where
+    T: Copy + Default + Ord + Add<Output = T>,
+{
+    let mut sidecars = T::default();
+    let mut init_peak = T::default();
     for container in init_containers(pod) {
         if is_sidecar(container) {
-            sidecars += of(container);
+            sidecars = sidecars + of(container);
             init_peak = init_peak.max(sidecars);
         } else {
             init_peak = init_peak.max(sidecars + of(container));
         }
     }
-    let main: i64 = spec(pod).containers.iter().map(of).sum();
+    let main = spec(pod).containers.iter().map(of).fold(T::default(), Add::add);
     (main + sidecars).max(init_peak)
+}
+
+/// What a pod asks for and what it may use as a whole, of everything that it or a container of it names
+/// (`PodRequests` and `PodLimits` of `k8s.io/component-helpers/resource`): its own, or else those of its containers
+/// together; and the overhead, which is added only to limits that there are.
+#[must_use]
+pub fn effective(pod: &Pod) -> ResourceRequirements {
+    let exact = |quantity: &Quantity| quantity.0.parse::<Exact>().unwrap_or_default();
+    let sum = |own: Option<&List>, inside: fn(&Container) -> Option<&List>, overhead_counts_alone: bool| {
+        let overhead = spec(pod).overhead.as_ref();
+        let lists = super::all_containers(pod).filter_map(inside).chain(own);
+        let mut names: BTreeSet<&String> = lists.flat_map(BTreeMap::keys).collect();
+        if overhead_counts_alone {
+            names.extend(overhead.into_iter().flat_map(BTreeMap::keys));
+        }
+        let of = |name: &str| {
+            let inside =
+                || aggregate(pod, |container| get(inside(container), name).map(exact).unwrap_or_default());
+            let whole = get(own, name).map(exact).unwrap_or_else(inside);
+            Quantity((whole + get(overhead, name).map(exact).unwrap_or_default()).to_string())
+        };
+        let list: List = names.into_iter().map(|name| (name.clone(), of(name))).collect();
+        Some(list).filter(|list| !list.is_empty())
+    };
+    let (requests, limits) = of_pod(pod);
+    ResourceRequirements {
+        claims: None,
+        requests: sum(requests, |container| requirements(container).0, true),
+        limits: sum(limits, |container| requirements(container).1, false),
+    }
 }
 
 fn measure_of(name: &str) -> fn(&Quantity) -> i64 {

@@ -2,7 +2,7 @@
 //!
 //! The container's own context wins over the pod's, field by field.
 
-use k8s_openapi::api::core::v1::{Container, Pod, SeccompProfile};
+use k8s_openapi::api::core::v1::{Container, Pod, SELinuxOptions, SeccompProfile};
 use kubelet_runtime::ContainerSecurity;
 
 use super::spec;
@@ -58,6 +58,24 @@ pub fn verify_non_root(pod: &Pod, container: &Container, image_user: &str) -> Re
     }
 }
 
+/// SELinux's label in Docker's words; a node without SELinux takes no notice of it, as everywhere.
+fn se_linux(label: &SELinuxOptions) -> Vec<String> {
+    let parts =
+        [("user", &label.user), ("role", &label.role), ("type", &label.type_), ("level", &label.level)];
+    let given = parts.iter().filter_map(|(part, value)| Some((part, value.as_deref()?)));
+    given
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(part, value)| format!("label={part}:{value}"))
+        .collect()
+}
+
+/// The label that a pod's sandbox gets: the pod's own.
+#[must_use]
+pub fn of_sandbox(pod: &Pod) -> Vec<String> {
+    let context = spec(pod).security_context.as_ref();
+    context.and_then(|context| context.se_linux_options.as_ref()).map(se_linux).unwrap_or_default()
+}
+
 /// The effective security of a container. `image_user` completes a `runAsGroup` without a `runAsUser`.
 #[must_use]
 pub fn effective(pod: &Pod, container: &Container, image_user: &str) -> ContainerSecurity {
@@ -99,6 +117,10 @@ pub fn effective(pod: &Pod, container: &Container, image_user: &str) -> Containe
     if apparmor.is_some_and(|profile| profile.type_ == "Unconfined") {
         options.push("apparmor=unconfined".to_owned());
     }
+    let label = own
+        .and_then(|context| context.se_linux_options.as_ref())
+        .or_else(|| pods.and_then(|context| context.se_linux_options.as_ref()));
+    options.extend(label.into_iter().flat_map(se_linux));
     ContainerSecurity {
         user,
         groups,
@@ -131,6 +153,18 @@ mod tests {
         assert!(security.no_new_privileges);
         assert_eq!(security.drop_capabilities, ["ALL"]);
         assert_eq!(security.options, ["seccomp=unconfined"]);
+    }
+
+    #[test]
+    fn labels_of_se_linux() {
+        let pod = pod(json!({
+            "securityContext": {"seLinuxOptions": {"level": "s0:c0,c1"}},
+            "containers": [{"name": "a"}, {"name": "b", "securityContext": {"seLinuxOptions": {"type": "spc_t", "role": ""}}}],
+        }));
+        let options = |index: usize| effective(&pod, &spec(&pod).containers[index], "").options;
+        assert_eq!(options(0), ["label=level:s0:c0,c1"]);
+        assert_eq!(options(1), ["label=type:spc_t"]);
+        assert_eq!(of_sandbox(&pod), ["label=level:s0:c0,c1"]);
     }
 
     #[test]

@@ -141,6 +141,7 @@ const CONTAINER: &[(&str, Known)] = &[
             ("readOnlyRootFilesystem", Any),
             ("allowPrivilegeEscalation", Any),
             ("procMount", OneOf(&["Default"])),
+            ("seLinuxOptions", Any),
             ("seccompProfile", Object(SECCOMP)),
             ("appArmorProfile", Object(APPARMOR)),
         ]),
@@ -223,6 +224,9 @@ const POD: &[(&str, Known)] = &[
             ("fsGroup", Any),
             ("fsGroupChangePolicy", Any),
             ("sysctls", Any),
+            ("seLinuxOptions", Any),
+            // Nothing here is mounted with a label: what there is to change is changed file by file.
+            ("seLinuxChangePolicy", Any),
             ("seccompProfile", Object(SECCOMP)),
             ("appArmorProfile", Object(APPARMOR)),
         ]),

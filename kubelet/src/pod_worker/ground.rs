@@ -13,7 +13,7 @@ use super::{Worker, files::PodFiles};
 use crate::{
     api,
     network::host_ports,
-    pod::{self, described, downward::Surroundings, identity, plan::newest_sandbox, spec, uid},
+    pod::{self, described, downward::Surroundings, identity, plan::newest_sandbox, security, spec, uid},
     volumes::{Prepared, VolumeError},
 };
 
@@ -215,6 +215,7 @@ impl Worker {
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             annotations: BTreeMap::new(),
             image: self.context.sandbox_image.clone(),
+            security_options: security::of_sandbox(pod),
             group: self.context.groups.parent(pod),
             handler: None,
         }

@@ -24,7 +24,7 @@ mod start;
 mod stop;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, HashMap},
     net::IpAddr,
     path::PathBuf,
     sync::Arc,
@@ -55,7 +55,7 @@ use crate::{
     static_pods::mirror::Mirror,
 };
 use grouping::Grouped;
-use probing::Probes;
+use probing::{Before, Probes};
 
 /// A worker looks at its pod at least this often, should a hint ever get lost.
 const RESYNC: Duration = Duration::from_secs(300);
@@ -190,8 +190,8 @@ struct Worker {
     /// Why containers wait, and until when they are not tried again.
     waiting: BTreeMap<String, (Waiting, Timestamp)>,
     probes: Probes,
-    /// Containers that were ready in the API's status when this worker began.
-    ready_before: BTreeSet<String>,
+    /// Until the probes know it.
+    before: Before,
     messages: HashMap<String, String>,
     verdict: Option<Verdict>,
     address: Option<IpAddr>,
@@ -229,7 +229,7 @@ impl Worker {
             status: None,
             backoff: BackOff::default(),
             waiting: BTreeMap::new(),
-            ready_before: BTreeSet::new(),
+            before: Before::default(),
             messages: HashMap::new(),
             verdict,
             address: None,
@@ -281,9 +281,17 @@ impl Worker {
                 rejected: true,
             });
         }
+        let of_sidecars =
+            pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
         let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        self.ready_before =
-            statuses.filter(|status| status.ready).map(|status| status.name.clone()).collect();
+        for status in statuses.chain(of_sidecars) {
+            if status.ready {
+                self.before.ready.insert(status.name.clone());
+            }
+            if status.started == Some(true) {
+                self.before.started.insert(status.name.clone());
+            }
+        }
         self.address = self.context.network.borrow().as_ref().and_then(|network| network.address(uid(pod)));
     }
 
@@ -491,9 +499,9 @@ impl Worker {
         view: Option<&PodView>,
         decided: &Plan,
     ) -> Result<Duration, String> {
-        let known = std::mem::take(&mut self.ready_before);
+        let before = std::mem::take(&mut self.before);
         let address = self.probe_address(pod);
-        self.probes.follow(&self.context, pod, view, address, &known);
+        self.probes.follow(&self.context, pod, view, address, &before);
         self.collect_garbage(pod, view);
         let mut pause = decided.wake_after.unwrap_or(RESYNC).min(RESYNC);
         if !resizing::has_unsettled(pod, view)

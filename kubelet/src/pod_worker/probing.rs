@@ -31,6 +31,15 @@ use crate::{
 
 type Key = (String, Kind);
 
+/// What the API's status said of a pod's containers when its worker began.
+#[derive(Debug, Default)]
+pub(super) struct Before {
+    /// Those that were ready.
+    pub(super) ready: BTreeSet<String>,
+    /// Those whose startup was over.
+    pub(super) started: BTreeSet<String>,
+}
+
 /// The probes of one pod.
 pub(super) struct Probes {
     shared: Arc<Shared>,
@@ -40,6 +49,8 @@ pub(super) struct Probes {
 
 struct Shared {
     results: Mutex<BTreeMap<Key, (u32, Counter)>>,
+    /// Tells the other probes that a startup probe has passed.
+    started: Notify,
     wake: Arc<Notify>,
 }
 
@@ -48,21 +59,22 @@ impl Probes {
     /// well.
     pub(super) fn new(wake: Arc<Notify>, pretending: bool) -> Self {
         Self {
-            shared: Arc::new(Shared { results: Mutex::default(), wake }),
+            shared: Arc::new(Shared { results: Mutex::default(), started: Notify::new(), wake }),
             running: BTreeMap::new(),
             pretending,
         }
     }
 
-    /// Starts what is missing and ends what has lost its container. `resumed_ready` names containers that
-    /// were ready before the kubelet started: they stay so until their probe says otherwise.
+    /// Starts what is missing and ends what has lost its container. `before` tells of containers that ran before the
+    /// kubelet started: those that were ready stay so until their probe says otherwise, and those that had started
+    /// are not asked for it again.
     pub(super) fn follow(
         &mut self,
         context: &Arc<Context>,
         pod: &Arc<Pod>,
         view: Option<&PodView>,
         address: Option<IpAddr>,
-        resumed_ready: &BTreeSet<String>,
+        before: &Before,
     ) {
         let mut wanted = BTreeMap::new();
         if self.pretending {
@@ -94,12 +106,17 @@ impl Probes {
             let Some(container) = crate::pod::container(pod, &key.0) else { continue };
             let Some(probe) = key.1.of(container) else { continue };
             let mut counter = Counter::new(key.1, probe);
-            if resumed_ready.contains(&key.0) {
+            let known = if key.1 == Kind::Startup { &before.started } else { &before.ready };
+            let resumed = known.contains(&key.0);
+            if resumed {
                 counter = counter.resumed(true);
             }
             self.shared.results.lock().insert(key.clone(), (attempt, counter));
             let cancel = context.shutdown.child_token();
             self.running.insert(key.clone(), (attempt, cancel.clone()));
+            if resumed && key.1 == Kind::Startup {
+                continue;
+            }
             let prober = Prober {
                 context: Arc::clone(context),
                 shared: Arc::clone(&self.shared),
@@ -116,6 +133,8 @@ impl Probes {
                 }
             });
         }
+        // A probe may have looked before its container's startup was known from before.
+        self.shared.started.notify_waiters();
     }
 
     /// Ends all probes.
@@ -197,13 +216,14 @@ impl Prober {
         let period = seconds(probe.period_seconds, 10).max(Duration::from_secs(1));
         let limit = seconds(probe.timeout_seconds, 1).max(Duration::from_secs(1));
         tokio::time::sleep(seconds(probe.initial_delay_seconds, 0).saturating_sub(self.age)).await;
+        if *kind != Kind::Startup {
+            // The first look follows at once (upstream: `manualTriggerCh` of the readiness worker).
+            self.until_started(container).await;
+        }
         let mut ticks = tokio::time::interval(period);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            if *kind != Kind::Startup && !self.has_started(container) {
-                continue;
-            }
             let begun = tokio::time::Instant::now();
             let outcome = match action(probe, container) {
                 Ok(action) => {
@@ -228,9 +248,21 @@ impl Prober {
             if changed {
                 self.shared.wake.notify_one();
                 if *kind == Kind::Startup {
+                    self.shared.started.notify_waiters();
                     return;
                 }
             }
+        }
+    }
+
+    /// Waits until the startup probe, if there is one, has passed.
+    async fn until_started(&self, container: &Container) {
+        loop {
+            let told = self.shared.started.notified();
+            if self.has_started(container) {
+                return;
+            }
+            told.await;
         }
     }
 

@@ -5,16 +5,20 @@
 //! changes afterwards changes nothing (upstream's `pkg/volume/util/subpath`).
 
 use std::{
+    ffi::OsStr,
     fs,
     io::Read,
-    os::fd::{AsRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Component, Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
-    sys::stat::{Mode, mkdirat},
+    sys::stat::{Mode, fchmod, mkdirat},
 };
 
 use super::mounts;
@@ -67,9 +71,12 @@ fn open_below(volume: &Path, relative: &Path) -> Result<OwnedFd, String> {
     let shown = relative.display();
     let mut parent = open(volume, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
         .map_err(|error| format!("{}: {error}", volume.display()))?;
-    if fs::metadata(volume).is_ok_and(|found| found.is_file()) {
+    let root = fs::metadata(volume).map_err(|error| format!("{}: {error}", volume.display()))?;
+    if root.is_file() {
         return Err(format!("subPath {shown} is not inside a directory"));
     }
+    // What is made is as open as the volume itself, and belongs to its group (upstream: `doSafeMakeDir`).
+    let mode = Mode::from_bits_truncate(root.mode() & 0o2777);
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH);
     // The whole path first: a link inside that stays inside is followed (`..data` of a ConfigMap is one).
     if let Ok(found) = openat2(&parent, relative, how) {
@@ -78,11 +85,7 @@ fn open_below(volume: &Path, relative: &Path) -> Result<OwnedFd, String> {
     for part in relative.components() {
         let Component::Normal(name) = part else { continue };
         let next = match openat2(&parent, name, how) {
-            Err(Errno::ENOENT) => {
-                mkdirat(&parent, name, Mode::from_bits_truncate(0o750))
-                    .map_err(|error| format!("cannot make subPath {shown}: {error}"))?;
-                openat2(&parent, name, how)
-            }
+            Err(Errno::ENOENT) => make(&parent, name, mode, how),
             other => other,
         };
         parent = next.map_err(|error| format!("cannot open subPath {shown}: {error}"))?;
@@ -90,8 +93,20 @@ fn open_below(volume: &Path, relative: &Path) -> Result<OwnedFd, String> {
     Ok(parent)
 }
 
+/// Makes a directory with exactly that mode, whatever this process's mask is, and opens it.
+fn make(parent: &OwnedFd, name: &OsStr, mode: Mode, how: OpenHow) -> Result<OwnedFd, Errno> {
+    mkdirat(parent, name, mode)?;
+    let made = openat2(parent, name, how)?;
+    // A bare path cannot be changed; what it leads to can.
+    let opened = openat2(&made, ".", how.flags(OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC))?;
+    fchmod(&opened, mode)?;
+    Ok(made)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
 
     #[test]
@@ -106,7 +121,11 @@ mod tests {
         assert!(open_below(&volume, Path::new("out")).is_err());
         assert!(open_below(&volume, Path::new("out/passwd")).is_err());
         assert!(open_below(&volume, Path::new("new/deep")).is_ok());
-        assert!(volume.join("new/deep").is_dir());
+        fs::set_permissions(&volume, fs::Permissions::from_mode(0o3777)).unwrap();
+        open_below(&volume, Path::new("open/deep")).unwrap();
+        for (made, mode) in [("new/deep", 0o755), ("open", 0o2777), ("open/deep", 0o2777)] {
+            assert_eq!(fs::metadata(volume.join(made)).unwrap().mode() & 0o7777, mode, "{made}");
+        }
         fs::write(volume.join("in/text"), "A='1'\n").unwrap();
         assert_eq!(read_text(&volume, "link/text").unwrap().as_deref(), Some("A='1'\n"));
         assert_eq!(read_text(&volume, "in/none"), Ok(None));

@@ -17,13 +17,20 @@ pub(super) fn pod(new: &Value, old: &Value, findings: &mut Findings) {
     for list in ["containers", "initContainers"] {
         let (now, before) = (items(&new["spec"][list]), items(&old["spec"][list]));
         let at = SPEC.field(list);
-        let same = |(one, other): (&Value, &Value)| one["name"] == other["name"];
         if now.len() != before.len() {
-            findings.forbidden(&at, "containers may not be added or removed on resize");
+            findings.forbidden(&at, &format!("{list} may not be added or removed on resize"));
             return;
         }
-        if !now.iter().zip(before).all(same) {
-            findings.forbidden(&at, "containers may not be renamed or reordered on resize");
+        let mut same = true;
+        for (index, _) in
+            now.iter().zip(before).enumerate().filter(|(_, (now, old))| now["name"] != old["name"])
+        {
+            let at = at.index(index);
+            findings
+                .forbidden(&at.field("name"), &format!("{list} may not be renamed or reordered on resize"));
+            same = false;
+        }
+        if !same {
             return;
         }
         for (index, (now, before)) in now.iter().zip(before).enumerate() {

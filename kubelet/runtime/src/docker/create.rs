@@ -50,6 +50,8 @@ pub(super) fn lowest_oom_score(status: &str, own_score: &str) -> i64 {
 pub(super) fn sandbox(node: &Node, image: &str, spec: &SandboxSpec) -> ContainerCreateBody {
     let host_network = spec.network == NetworkMode::Host;
     let sysctls: HashMap<String, String> = spec.sysctls.clone().into_iter().collect();
+    let mut security_options = vec!["no-new-privileges".to_owned()];
+    security_options.extend_from_slice(&spec.security_options);
     ContainerCreateBody {
         image: Some(image.to_owned()),
         hostname: (!host_network && !spec.hostname.is_empty()).then(|| spec.hostname.clone()),
@@ -69,7 +71,7 @@ pub(super) fn sandbox(node: &Node, image: &str, spec: &SandboxSpec) -> Container
             init: Some(false),
             oom_score_adj: Some(SANDBOX_OOM_SCORE.max(node.lowest_oom_score)),
             readonly_rootfs: Some(true),
-            security_opt: Some(vec!["no-new-privileges".to_owned()]),
+            security_opt: Some(security_options),
             // It writes nothing: no log file, no copying goroutine in the daemon.
             log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
             ..HostConfig::default()

@@ -32,7 +32,7 @@ use super::{
     plain,
     plan::newest_sandbox,
     resize::{self, Resize},
-    resources::{has_own, qos_class},
+    resources::{effective, qos_class},
     spec, volume_mounts, whole_seconds,
 };
 
@@ -136,12 +136,11 @@ pub fn status(
         nominated_node_name: before.and_then(|before| before.nominated_node_name.clone()),
         ..PodStatus::default()
     };
-    if let Some(own) = spec(pod).resources.as_ref().filter(|_| has_own(pod)) {
-        status.allocated_resources.clone_from(&own.requests);
-        // What holds is what held before, until containers and group have the rest.
-        let before = before.and_then(|before| before.resources.clone()).filter(|_| inputs.resizing.is_some());
-        status.resources = before.or_else(|| Some(own.clone()));
-    }
+    let whole = effective(pod);
+    status.allocated_resources.clone_from(&whole.requests);
+    // What holds is what held before, until containers and group have the rest.
+    let held = before.and_then(|before| before.resources.clone()).filter(|_| inputs.resizing.is_some());
+    status.resources = held.or(Some(whole));
     if let Some(verdict) = &inputs.verdict {
         status.reason = Some(verdict.reason.clone());
         status.message = Some(verdict.message.clone());
@@ -296,13 +295,32 @@ fn container_status(
         }
         Some(ContainerState::Created) | None => match waiting {
             Some(waiting) => will_wait(&waiting.reason, &waiting.message),
-            None if inputs.restarting_all => will_wait("RestartingAllContainers", ""),
+            None if inputs.restarting_all => {
+                // It was removed with its end, which upstream tells so.
+                if before.is_some_and(|before| !is_waiting(before)) {
+                    status.last_state = Some(terminated_state(ContainerStateTerminated {
+                        exit_code: 137,
+                        reason: Some(RESTARTING_ALL.to_owned()),
+                        message: Some(REMOVED.to_owned()),
+                        ..ContainerStateTerminated::default()
+                    }));
+                }
+                will_wait(RESTARTING_ALL, REMOVED)
+            }
             None => lost(before, inputs).unwrap_or_else(|| will_wait(default_reason, "")),
         },
     };
     status.state = Some(state);
     keep_messages(&mut status, before);
     status
+}
+
+/// Why a container waits, and how the run before it ended, while all containers of its pod start anew.
+const RESTARTING_ALL: &str = "RestartingAllContainers";
+const REMOVED: &str = "The container is removed because RestartAllContainers in place";
+
+fn is_waiting(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.waiting.is_some())
 }
 
 /// A termination message is read once; later statuses of the same run keep it although its file is gone.

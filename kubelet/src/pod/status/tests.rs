@@ -152,8 +152,16 @@ fn all_containers_restart() {
     let before = status(&pod, Some(&running_still), &with(false), None, at(11));
     let going = status(&pod, Some(&view(0, true, vec![])), &with(true), Some(&before), at(20));
     let shown = serde_json::to_value(&going).unwrap();
-    assert_eq!(shown["containerStatuses"][0]["state"]["waiting"]["reason"], "RestartingAllContainers");
+    let one = &shown["containerStatuses"][0];
+    assert_eq!(one["state"]["waiting"]["reason"], "RestartingAllContainers");
+    assert_eq!(one["lastState"]["terminated"]["reason"], "RestartingAllContainers");
+    assert_eq!(one["lastState"]["terminated"]["exitCode"], 137);
     assert_eq!(condition(&shown, "AllContainersRestarting")["status"], "True");
+    // What the new run says of the one before is what was said when that was removed.
+    let started = view(0, true, vec![running(&pod, "a", 1, 25)]);
+    let next =
+        serde_json::to_value(status(&pod, Some(&started), &with(false), Some(&going), at(26))).unwrap();
+    assert_eq!(next["containerStatuses"][0]["lastState"], one["lastState"]);
     assert_ne!(shown["phase"], "Failed");
     let again = serde_json::to_value(status(&pod, Some(&done), &with(false), Some(&going), at(30))).unwrap();
     assert_eq!(condition(&again, "AllContainersRestarting")["status"], "False");

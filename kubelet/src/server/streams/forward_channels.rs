@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    channels::{say_goodbye, send},
+    channels::{binary, say_goodbye, send},
     forward::{Target, carry_until_pod_finishes},
     tunnel::BUFFER,
 };
@@ -69,7 +69,9 @@ pub(super) async fn serve(socket: WebSocket, target: Target, ports: Vec<u16>) {
     for (index, port) in ports.into_iter().enumerate() {
         let channel = u8::try_from(2 * index).unwrap_or(u8::MAX);
         let number = port.to_le_bytes();
-        if !send(&mut sink, channel, &number).await || !send(&mut sink, channel + 1, &number).await {
+        if !send(&mut sink, binary(channel, &number)).await
+            || !send(&mut sink, binary(channel + 1, &number)).await
+        {
             return;
         }
         let (ours, theirs) = tokio::io::duplex(BUFFER);
@@ -91,7 +93,7 @@ pub(super) async fn serve(socket: WebSocket, target: Target, ports: Vec<u16>) {
     let outward = async {
         // Ends when every port has.
         while let Some((channel, frame)) = outgoing.recv().await {
-            if !send(&mut sink, channel, &frame).await {
+            if !send(&mut sink, binary(channel, &frame)).await {
                 return;
             }
         }
