@@ -24,6 +24,8 @@ fn pods_live_as_documented() {
     readiness_and_scheduling_gates(&cluster);
     deadline(&cluster);
     a_resize(&cluster);
+    readiness_follows_startup(&cluster);
+    pods_go_before_what_they_live_on(&cluster);
     those_that_write_too_much_are_evicted(&cluster);
     static_pods(&cluster, folder.path());
 }
@@ -107,6 +109,44 @@ fn a_node_that_is_short_of_something_evicts() {
     cluster.wait("pod/best-effort", "jsonpath={.status.reason}=Evicted");
     let message = cluster.field("pod/best-effort", "{.status.message}");
     assert_eq!(message, "Pod was rejected: The node had condition: [MemoryPressure]. ");
+}
+
+/// A container that has started is asked at once whether it is ready, however seldom it is asked else.
+fn readiness_follows_startup(cluster: &Cluster) {
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: Pod, metadata: {{name: late}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '{IMAGE}', \
+         command: [sh, -c, 'sleep 3; touch /up; exec sleep 100000'], \
+         startupProbe: {{periodSeconds: 1, failureThreshold: 100, exec: {{command: [test, -e, /up]}}}}, \
+         readinessProbe: {{periodSeconds: 3600, exec: {{command: ['true']}}}}}}]}}}}\n"
+    ));
+    cluster.wait("pod/late", "condition=Ready");
+    cluster.kubectl(&["delete", "pod", "late"]).ok();
+}
+
+/// A namespace that is deleted keeps all else until its pods are gone.
+fn pods_go_before_what_they_live_on(cluster: &Cluster) {
+    cluster.kubectl(&["create", "namespace", "passing"]).ok();
+    let accounts = ["get", "serviceaccounts", "-n", "passing", "--watch", "-o", "name"];
+    cluster.watch_with(&Kubectl::ours(), &accounts, |line| line == "serviceaccount/default");
+    cluster.apply(&format!(
+        "{{apiVersion: v1, kind: ConfigMap, metadata: {{name: kept, namespace: passing}}}}\n---\n\
+         {{apiVersion: v1, kind: Pod, metadata: {{name: held, namespace: passing, finalizers: [example.com/hold]}}, \
+         spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '{IMAGE}', command: [sleep, '100000']}}]}}}}\n"
+    ));
+    cluster.kubectl(&["delete", "namespace", "passing", "--wait=false"]).ok();
+    cluster.wait("namespace/passing", "condition=NamespaceContentRemaining");
+    let told = "{.status.conditions[?(@.type=='NamespaceContentRemaining')].message}";
+    assert_eq!(
+        cluster.field("namespace/passing", told),
+        "Some resources are remaining: pods. has 1 resource instances"
+    );
+    assert_eq!(
+        cluster.kubectl(&["get", "configmap", "kept", "-n", "passing", "-o", "name"]).ok(),
+        "configmap/kept\n"
+    );
+    let released = r#"{"metadata":{"finalizers":null}}"#;
+    cluster.kubectl(&["patch", "pod", "held", "-n", "passing", "--type=merge", "-p", released]).ok();
+    cluster.wait("namespace/passing", "delete");
 }
 
 fn order_probes_and_restart(cluster: &Cluster) {

@@ -131,6 +131,13 @@ async fn questions_about_access_are_answered() {
         "the namespace of the provided object does not match the namespace sent on the request"
     );
 
+    // There is nothing to list in a table.
+    let mut table =
+        Front::build(&admin, Method::POST, "/apis/authorization.k8s.io/v1/subjectaccessreviews", None);
+    let accept = "application/json;as=Table;v=v1;g=meta.k8s.io".parse().unwrap();
+    table.headers_mut().insert(http::header::ACCEPT, accept);
+    assert_eq!(front.open(&admin, table).await.status(), 406);
+
     let own = json!({"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": {"verb": "list", "resource": "pods", "namespace": "default"}}});
     let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";

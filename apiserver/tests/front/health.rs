@@ -101,6 +101,9 @@ async fn everything_is_there_after_a_restart_on_the_embedded_store() {
         .await;
         let service = front.get(&front.admin(), "/api/v1/namespaces/default/services/kubernetes").await;
         found.push((service.expect(200)["metadata"].clone(), front.running.server.pki.ca_pem().to_owned()));
+        let range = "/apis/networking.k8s.io/v1/servicecidrs/kubernetes";
+        let range = front.get(&front.admin(), range).await.expect(200);
+        assert_eq!(range["status"]["conditions"][0]["type"], "Ready", "{range}");
         front.stop().await;
     }
     // The listener's port differs, and so the Service was updated; it is the same object all the same.

@@ -126,6 +126,55 @@ async fn logs_come_from_the_kubelet_of_the_pods_node() {
     front.stop().await;
 }
 
+/// The messages that a WebSocket at a path brings, up to its end or to so many.
+async fn messages(front: &Front, path: &str, protocols: &str, most: usize) -> (String, Vec<Message>) {
+    let stream = front.connect(&front.admin(), b"http/1.1").await;
+    let mut request = format!("wss://kubernetes.default.svc{path}").into_client_request().unwrap();
+    request.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, protocols.parse().unwrap());
+    let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
+    let chosen = response.headers()[header::SEC_WEBSOCKET_PROTOCOL].to_str().unwrap().to_owned();
+    let mut received = Vec::new();
+    while received.len() < most
+        && let Some(message) = tokio::time::timeout(PATIENCE, socket.next()).await.unwrap()
+    {
+        received.push(message.unwrap());
+    }
+    (chosen, received)
+}
+
+#[tokio::test]
+async fn logs_and_watches_come_in_messages_too() {
+    let front = Front::start().await;
+    pod_on_a_node(&front).await;
+    let log = "/api/v1/namespaces/default/pods/p/log?tailLines=3";
+    let shown = "/containerLogs/default/p/c?tailLines=3";
+    let (chosen, received) = messages(&front, log, "binary.k8s.io", 3).await;
+    assert_eq!(chosen, "binary.k8s.io");
+    assert_eq!(received[..2], [Message::binary(""), Message::binary(shown)]);
+    assert!(received[2].is_close());
+    let (chosen, received) = messages(&front, log, "x, base64.binary.k8s.io", 2).await;
+    assert_eq!(chosen, "base64.binary.k8s.io");
+    assert_eq!(received[1], Message::text("L2NvbnRhaW5lckxvZ3MvZGVmYXVsdC9wL2M/dGFpbExpbmVzPTM="));
+
+    let watch = "/api/v1/namespaces/default/pods?watch=true";
+    let with_token = "base64url.bearer.authorization.k8s.io.YWJj, base64.binary.k8s.io";
+    let (chosen, received) = messages(&front, watch, with_token, 2).await;
+    assert_eq!(chosen, "base64.binary.k8s.io");
+    let names: Vec<String> = received
+        .iter()
+        .map(|message| {
+            let event: serde_json::Value = serde_json::from_str(message.to_text().unwrap()).unwrap();
+            format!(
+                "{} {}",
+                event["type"].as_str().unwrap(),
+                event["object"]["metadata"]["name"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(names, ["ADDED p", "ADDED unbound"]);
+    front.stop().await;
+}
+
 const EXEC: &str = "/api/v1/namespaces/default/pods/p/exec?command=cat&stdin=true&stdout=true";
 
 #[tokio::test]

@@ -59,6 +59,22 @@ async fn a_pod_gets_tolerations_and_a_priority() {
         made["spec"]["tolerations"],
         json!([toleration("node.kubernetes.io/not-ready"), toleration("node.kubernetes.io/unreachable")])
     );
+    // Whoever writes others over them has them back.
+    let mut changed = made.clone();
+    let another = json!({"key": "a", "operator": "Exists"});
+    changed["spec"]["tolerations"] = json!([another]);
+    let changed = cluster.put(&format!("{PODS}/a"), &changed).await.expect(200);
+    assert_eq!(
+        changed["spec"]["tolerations"],
+        json!([
+            another,
+            toleration("node.kubernetes.io/not-ready"),
+            toleration("node.kubernetes.io/unreachable")
+        ])
+    );
+    let hasty =
+        cluster.post(PODS, &pod("hasty", &json!({"terminationGracePeriodSeconds": -1}))).await.expect(201);
+    assert_eq!(hasty["spec"]["terminationGracePeriodSeconds"], 1);
     assert_eq!(
         (&made["spec"]["priority"], &made["spec"]["preemptionPolicy"]),
         (&json!(0), &json!("PreemptLowerPriority"))

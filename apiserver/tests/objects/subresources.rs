@@ -45,6 +45,7 @@ async fn a_pod_is_bound_once() {
     assert_eq!(bound["spec"]["nodeName"], "n1");
     let condition = &bound["status"]["conditions"][0];
     assert_eq!((&condition["type"], &condition["status"]), (&json!("PodScheduled"), &json!("True")));
+    assert_eq!(condition["observedGeneration"], bound["metadata"]["generation"]);
     let again = cluster.post("/api/v1/namespaces/default/bindings", &binding).await.expect(409);
     assert_eq!(
         again["message"],

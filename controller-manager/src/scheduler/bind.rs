@@ -61,6 +61,7 @@ impl Binder {
         }
         let patch = json!({ "metadata": { "uid": pod.uid }, "status": { "conditions": [{
             "type": "PodScheduled", "status": "False", "reason": reason, "message": message,
+            "observedGeneration": pod.generation,
             "lastTransitionTime": rfc3339(Timestamp::now()) }] } });
         let patched = self
             .client

@@ -84,6 +84,7 @@ impl HostPort {
 #[derive(Debug, Clone, PartialEq)]
 pub struct PodInfo {
     pub(super) uid: String,
+    pub(super) generation: i64,
     pub(super) labels: BTreeMap<String, String>,
     /// Uid of the controller: pods of one owner are spread.
     pub(super) controller: Option<String>,
@@ -119,6 +120,7 @@ impl PodInfo {
             .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
         Some(Self {
             uid: meta.uid.clone(),
+            generation: meta.generation,
             labels: meta.labels.clone(),
             controller: meta.controller().map(|owner| owner.uid.clone()),
             node: spec.node_name.clone().unwrap_or_default(),

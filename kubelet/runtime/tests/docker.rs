@@ -172,6 +172,8 @@ async fn mounts_are_what_they_were_asked_to_be() {
         mount(&path, "/fixed", true),
         mount(&path.join("file"), "/etc/hosts", true),
         mount(&directory.path().join("made"), "/made", false),
+        // Docker's own directory is below it.
+        mount(std::path::Path::new("/"), "/node", true),
     ];
     runtime.run_container(&sandbox.pod, &app).await.expect("a container must run");
     assert_eq!(run(&runtime, uid, "cat /data/file /etc/hosts").await, "from the nodefrom the node");
@@ -179,6 +181,8 @@ async fn mounts_are_what_they_were_asked_to_be() {
     assert_eq!(run(&runtime, uid, script).await, "refused");
     assert_eq!(fs::read_to_string(path.join("answer")).expect("it must be there"), "back\n");
     assert!(directory.path().join("made").is_dir(), "a missing directory is made");
+    let through = std::path::Path::new("/node").join(path.strip_prefix("/").expect("it is absolute"));
+    assert_eq!(run(&runtime, uid, &format!("cat '{}/answer'", through.display())).await, "back");
 }
 
 #[tokio::test]

@@ -317,6 +317,30 @@ mod tests {
     }
 
     #[test]
+    fn what_a_pod_asks_for_and_may_use_as_a_whole() {
+        let shown = |spec: serde_json::Value| serde_json::to_value(effective(&pod(spec))).unwrap();
+        assert_eq!(shown(json!({"containers": [{"name": "a"}]})), json!({}));
+        let resources =
+            |cpu: &str, memory: &str| json!({"requests": {"cpu": cpu}, "limits": {"memory": memory}});
+        let several = json!({
+            "initContainers": [{"name": "i", "resources": resources("300m", "10Mi")},
+                {"name": "s", "restartPolicy": "Always", "resources": resources("50m", "8Mi")}],
+            "containers": [{"name": "a", "resources": resources("100m", "16Mi")}, {"name": "b", "resources": resources("100m", "1Gi")}],
+            "overhead": {"cpu": "10m", "memory": "1Mi"},
+        });
+        assert_eq!(
+            shown(several.clone()),
+            json!({"requests": {"cpu": "310m", "memory": "1Mi"}, "limits": {"memory": "1049Mi"}})
+        );
+        let mut own = several;
+        own["resources"] = json!({"requests": {"cpu": "2"}, "limits": {"cpu": "2"}});
+        assert_eq!(
+            shown(own),
+            json!({"requests": {"cpu": "2010m", "memory": "1Mi"}, "limits": {"cpu": "2010m", "memory": "1049Mi"}})
+        );
+    }
+
+    #[test]
     fn cgroup_values() {
         let pod = with(
             &json!({"requests": {"cpu": "250m", "memory": "1Gi"}, "limits": {"cpu": "500m", "memory": "2Gi"}}),

@@ -26,11 +26,14 @@ pub(super) fn set_up(
     let named = |error: std::io::Error| format!("{}: {error}", path.display());
     let fresh = !path.exists();
     fs::create_dir_all(path).map_err(named)?;
-    if source.medium.as_deref() == Some("Memory") {
+    let memory = source.medium.as_deref() == Some("Memory");
+    if memory {
         mounts::ensure_tmpfs(path, size)?;
     }
     if fresh {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(named)?;
+        // The kernel gives a tmpfs a sticky root, which upstream leaves as it is.
+        let mode = if memory { 0o1777 } else { 0o777 };
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(named)?;
         if let Some(group) = fs_group {
             ownership::give_to_group(path, group, false).map_err(named)?;
         }

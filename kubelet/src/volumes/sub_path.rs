@@ -76,7 +76,7 @@ fn open_below(volume: &Path, relative: &Path) -> Result<OwnedFd, String> {
         return Err(format!("subPath {shown} is not inside a directory"));
     }
     // What is made is as open as the volume itself, and belongs to its group (upstream: `doSafeMakeDir`).
-    let mode = Mode::from_bits_truncate(root.mode() & 0o2777);
+    let mode = Mode::from_bits_truncate(root.mode() & 0o3777);
     let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH);
     // The whole path first: a link inside that stays inside is followed (`..data` of a ConfigMap is one).
     if let Ok(found) = openat2(&parent, relative, how) {
@@ -123,7 +123,7 @@ mod tests {
         assert!(open_below(&volume, Path::new("new/deep")).is_ok());
         fs::set_permissions(&volume, fs::Permissions::from_mode(0o3777)).unwrap();
         open_below(&volume, Path::new("open/deep")).unwrap();
-        for (made, mode) in [("new/deep", 0o755), ("open", 0o2777), ("open/deep", 0o2777)] {
+        for (made, mode) in [("new/deep", 0o755), ("open", 0o3777), ("open/deep", 0o3777)] {
             assert_eq!(fs::metadata(volume.join(made)).unwrap().mode() & 0o7777, mode, "{made}");
         }
         fs::write(volume.join("in/text"), "A='1'\n").unwrap();

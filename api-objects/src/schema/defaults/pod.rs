@@ -14,6 +14,14 @@ pub(super) fn pod(object: &mut Fields) {
             each(spec, list, |container| inside(container, "resources", requests_from_limits));
         }
         pod_requests(spec);
+        // Of a Pod only, not of templates (upstream: the conversion of `core/v1` Pods).
+        if spec
+            .get("terminationGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .is_some_and(|seconds| seconds < 0)
+        {
+            spec.insert("terminationGracePeriodSeconds".to_owned(), json!(1));
+        }
         absent(spec, "enableServiceLinks", true);
         if spec.get("hostNetwork").and_then(Value::as_bool) == Some(true) {
             for list in ["initContainers", "containers"] {

@@ -111,8 +111,11 @@ fn bind(call: &Call<'_>, pod: &Value, binding: &Value, node: &str) -> Result<Val
 /// The condition that the assignment makes true.
 fn set_scheduled(pod: &mut Value, now: Timestamp) {
     let mut conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
+    let mut scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null,
         "lastTransitionTime": rfc3339(now)});
+    if !pod["metadata"]["generation"].is_null() {
+        scheduled["observedGeneration"] = pod["metadata"]["generation"].clone();
+    }
     match conditions.iter_mut().find(|condition| condition["type"] == "PodScheduled") {
         Some(condition) if condition["status"] == "True" => {}
         Some(condition) => *condition = scheduled,

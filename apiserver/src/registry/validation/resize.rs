@@ -38,9 +38,13 @@ pub(super) fn pod(new: &Value, old: &Value, findings: &mut Findings) {
             if list == "initContainers"
                 && now["restartPolicy"] != "Always"
                 && now["resources"] != before["resources"]
+                && items(&now["resizePolicy"])
+                    .iter()
+                    .any(|policy| policy["restartPolicy"] == "RestartContainer")
             {
-                let detail = "resources for non-sidecar init containers are immutable";
-                findings.forbidden(&at.field("resources"), detail);
+                let detail =
+                    "non-sidecar init containers with a resize policy of RestartContainer cannot be resized";
+                findings.forbidden(&at, detail);
             }
             container(&now["resources"], &before["resources"], &at.field("resources"), findings);
         }

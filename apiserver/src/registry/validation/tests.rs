@@ -555,6 +555,35 @@ fn restart_rules() {
 }
 
 #[test]
+fn a_resize_keeps_containers_in_place() {
+    let with = |spec: Value| complete(row("pods"), pod_with(&spec, &json!({})));
+    let change = |old: Value, new: Value| -> Vec<String> {
+        let found = validate_update(row("pods"), "resize", &with(new), &with(old));
+        found.iter().map(ToString::to_string).collect()
+    };
+    let named = |names: &[&str]| {
+        let list: Vec<_> = names.iter().map(|name| json!({"name": name, "image": "i"})).collect();
+        json!({"containers": list})
+    };
+    let reordered = "Forbidden: containers may not be renamed or reordered on resize";
+    assert_eq!(
+        change(named(&["a", "b"]), named(&["b", "a"])),
+        [format!("spec.containers[0].name: {reordered}"), format!("spec.containers[1].name: {reordered}")]
+    );
+    let init = |cpu: &str, policy: &str| {
+        json!({"initContainers": [{"name": "i", "image": "i", "resources": {"requests": {"cpu": cpu}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": policy}]}]})
+    };
+    assert_eq!(change(init("1", "NotRequired"), init("2", "NotRequired")), [""; 0]);
+    assert_eq!(
+        change(init("1", "RestartContainer"), init("2", "RestartContainer")),
+        [
+            "spec.initContainers[0]: Forbidden: non-sidecar init containers with a resize policy of RestartContainer cannot be resized"
+        ]
+    );
+}
+
+#[test]
 fn a_resize_changes_cpu_and_memory_only() {
     let with =
         |resources: Value| complete(row("pods"), pod_with(&json!({}), &json!({"resources": resources})));

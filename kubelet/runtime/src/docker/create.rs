@@ -179,16 +179,17 @@ fn device(device: &Device) -> DeviceMapping {
 
 fn mount(mount: &Mount) -> DockerMount {
     let propagation = match mount.propagation {
-        MountPropagation::Private => MountBindOptionsPropagationEnum::RPRIVATE,
-        MountPropagation::HostToContainer => MountBindOptionsPropagationEnum::RSLAVE,
-        MountPropagation::Bidirectional => MountBindOptionsPropagationEnum::RSHARED,
+        // Docker's own choice is private too, but for what holds its own directory (`/`): that it must let go of.
+        MountPropagation::Private => None,
+        MountPropagation::HostToContainer => Some(MountBindOptionsPropagationEnum::RSLAVE),
+        MountPropagation::Bidirectional => Some(MountBindOptionsPropagationEnum::RSHARED),
     };
     DockerMount {
         typ: Some(MountType::BIND),
         source: Some(mount.source.to_string_lossy().into_owned()),
         target: Some(mount.target.clone()),
         read_only: Some(mount.read_only),
-        bind_options: Some(MountBindOptions {
+        bind_options: propagation.map(|propagation| MountBindOptions {
             propagation: Some(propagation),
             ..MountBindOptions::default()
         }),
