@@ -22,7 +22,7 @@ build_suite() {
     rm -rf "$source"
     cp -r --no-preserve=mode "$(go mod download -json "k8s.io/kubernetes@$version" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')" "$source"
     rm -rf "$source/vendor" "$source/staging" "$source/go.work" "$source/go.work.sum"
-    sed -i -e '/^replace (/,/^)/d' -E -e "s#^(\tk8s\.io/[a-z-]+) v0\.0\.0\b#\1 ${version/v1/v0}#" "$source/go.mod"
+    sed -i -e '/^replace (/,/^)/d' -E -e "s#^(\tk8s\.io/[a-z-]+) v0\.0\.0( //.*)?\$#\1 ${version/v1/v0}\2#" "$source/go.mod"
     (
         cd "$source"
         export GOFLAGS=-mod=mod
