@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 
 use crate::{
     heartbeat,
+    pod::sysctls::check_pattern,
     pressure::{
         Policy,
         options::{EvictionArgs, EvictionFields, duration},
@@ -75,6 +76,9 @@ pub struct Args {
     /// Most processes and threads of each pod; -1 for no limit
     #[arg(long, env = "MINIK8S_POD_MAX_PIDS", value_name = "NUMBER", allow_negative_numbers = true)]
     pub pod_max_pids: Option<i64>,
+    /// Kernel parameters that pods may set although they may disturb others: names, or beginnings with a * behind
+    #[arg(long, env = "MINIK8S_ALLOWED_UNSAFE_SYSCTLS", value_name = "NAMES", value_delimiter = ',')]
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Folder of manifests of pods that run whether or not there is an API server
     #[arg(long, env = "MINIK8S_POD_MANIFEST_PATH", value_name = "DIR")]
     pub pod_manifest_path: Option<PathBuf>,
@@ -144,6 +148,7 @@ struct File {
     cluster_domain: Option<String>,
     cgroup_root: Option<String>,
     max_pods: Option<u32>,
+    allowed_unsafe_sysctls: Vec<String>,
     pod_pids_limit: Option<i64>,
     node_lease_duration_seconds: Option<u32>,
     #[serde(rename = "podCIDR")]
@@ -288,6 +293,8 @@ pub struct Config {
     pub cgroup_root: String,
     /// Most processes and threads of each pod.
     pub pod_pids_limit: Option<i64>,
+    /// Kernel parameters that pods may set besides those that harm nobody else.
+    pub allowed_unsafe_sysctls: Vec<String>,
     /// Folder of static pods.
     pub static_pod_path: Option<PathBuf>,
     /// When pods are evicted and images removed.
@@ -390,6 +397,13 @@ impl Args {
         let cgroup_root =
             self.cgroup_root.or(file.cgroup_root).unwrap_or_else(|| format!("/minik8s-{node_name}"));
         let given = |list: Vec<IpAddr>, other: Vec<IpAddr>| if list.is_empty() { other } else { list };
+        let mut allowed_unsafe_sysctls = self.allowed_unsafe_sysctls;
+        if allowed_unsafe_sysctls.is_empty() {
+            allowed_unsafe_sysctls = file.allowed_unsafe_sysctls;
+        }
+        for pattern in &allowed_unsafe_sysctls {
+            check_pattern(pattern).map_err(ConfigError::Invalid)?;
+        }
         Ok(Config {
             node_name,
             node_name_given,
@@ -404,6 +418,7 @@ impl Args {
             max_pods: self.max_pods.or(file.max_pods).unwrap_or(110),
             cgroup_root,
             pod_pids_limit: self.pod_max_pids.or(file.pod_pids_limit),
+            allowed_unsafe_sysctls,
             static_pod_path: self.pod_manifest_path.or(file.static_pod_path),
             pressure,
             pod_cidr: self.pod_cidr.or(file.pod_cidr),

@@ -26,6 +26,7 @@ pub mod pod;
 mod pod_manager;
 mod pod_worker;
 pub mod pressure;
+mod probe_client;
 mod server;
 pub mod simulated;
 mod static_pods;
@@ -254,6 +255,7 @@ async fn start(
         allocatable,
         max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         pressure: Pressure::default(),
+        unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
     };
     let reviewer = client.clone();
     let context = Arc::new(Context {
@@ -282,7 +284,7 @@ async fn start(
         machine,
         measures,
         sandbox_image: config.sandbox_image.clone(),
-        http: probe_client(),
+        http: probe_client::new(),
         seccomp_root: root.join("seccomp"),
         shutdown: shutdown.clone(),
         tasks: tasks.clone(),
@@ -314,17 +316,6 @@ async fn start(
     tasks.spawn(manager.run());
     tasks.spawn(Monitor { context, pods, workers, policy, root, pressure: pressure_sender }.run());
     Ok(())
-}
-
-/// The HTTP client of probes and hooks: no proxy, no pool, certificates unchecked as documented.
-fn probe_client() -> reqwest::Client {
-    let builder = reqwest::Client::builder()
-        .no_proxy()
-        .pool_max_idle_per_host(0)
-        .redirect(reqwest::redirect::Policy::limited(10))
-        .danger_accept_invalid_certs(true)
-        .danger_accept_invalid_hostnames(true);
-    builder.build().expect("a client without files must build")
 }
 
 fn project_node(bytes: &[u8], meta: &ObjectMeta) -> Option<NodeView> {

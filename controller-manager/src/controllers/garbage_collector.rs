@@ -78,6 +78,8 @@ enum Decision {
     Nothing,
     /// Delete with this propagation policy.
     Delete(&'static str),
+    /// The same in the foreground, once it blocks its owners no more: one of them waits for it in a circle.
+    BreakCircle,
     /// Take away the references to these uids.
     RemoveOwners(Vec<String>),
     /// Take away this finalizer.
@@ -100,6 +102,7 @@ fn decide(
     owners: &[(OwnerReference, OwnerState)],
     blocking: usize,
     dependents: usize,
+    dependent_waits: bool,
 ) -> Decision {
     if object.deleting {
         if object.orphan {
@@ -126,8 +129,12 @@ fn decide(
         return if gone.is_empty() { Decision::Nothing } else { Decision::RemoveOwners(gone) };
     }
     if with(OwnerState::Waiting).next().is_some() {
-        // The object has dependents of its own to wait for as well.
-        return Decision::Delete(if dependents > 0 { "Foreground" } else { "Background" });
+        // The object may have dependents of its own to wait for as well, and wait for itself by way of one of them.
+        return match dependents {
+            0 => Decision::Delete("Background"),
+            _ if dependent_waits => Decision::BreakCircle,
+            _ => Decision::Delete("Foreground"),
+        };
     }
     Decision::Delete(if object.orphan {
         "Orphan"
@@ -286,6 +293,28 @@ impl GarbageCollector {
         ignore_gone(patched)
     }
 
+    async fn delete(&self, id: &ObjectId, uid: &str, policy: &str) -> Result<(), Error> {
+        let options = json!({ "propagationPolicy": policy, "preconditions": { "uid": uid } });
+        ignore_gone(self.client.delete(&id.resource, &id.key.namespace, &id.key.name, &options).await)
+    }
+
+    /// Lets the owners of an object go without waiting for it.
+    async fn unblock_owners(&self, id: &ObjectId, uid: &str) -> Result<(), Error> {
+        let mut live = match self.client.get(&id.resource, &id.key.namespace, &id.key.name).await {
+            Ok(live) => live,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let version = ObjectMeta::from_value(&live).resource_version;
+        let mut owners = live["metadata"]["ownerReferences"].take();
+        for owner in owners.as_array_mut().into_iter().flatten() {
+            owner["blockOwnerDeletion"] = json!(false);
+        }
+        let patch =
+            json!({ "metadata": { "uid": uid, "resourceVersion": version, "ownerReferences": owners } });
+        self.patch(id, &patch).await
+    }
+
     /// Changes a list of the metadata at the version that is read; a conflict tries the object again.
     async fn edit(
         &self,
@@ -334,13 +363,13 @@ impl Reconciler for GarbageCollector {
             .flat_map(|(_, dependent)| &dependent.owners)
             .filter(|owner| owner.uid == object.uid && owner.block_owner_deletion == Some(true))
             .count();
-        match decide(&object, &owners, blocking, dependents.len()) {
+        let waits = dependents.iter().any(|(_, dependent)| dependent.deleting && dependent.foreground);
+        match decide(&object, &owners, blocking, dependents.len(), waits) {
             Decision::Nothing => {}
-            Decision::Delete(policy) => {
-                let options = json!({ "propagationPolicy": policy, "preconditions": { "uid": object.uid } });
-                let deleted =
-                    self.client.delete(&id.resource, &id.key.namespace, &id.key.name, &options).await;
-                ignore_gone(deleted)?;
+            Decision::Delete(policy) => self.delete(id, &object.uid, policy).await?,
+            Decision::BreakCircle => {
+                self.unblock_owners(id, &object.uid).await?;
+                self.delete(id, &object.uid, "Foreground").await?;
             }
             Decision::RemoveOwners(uids) => {
                 let keep = |owner: &Value| !uids.iter().any(|uid| owner["uid"] == **uid);
@@ -385,21 +414,25 @@ mod tests {
     fn deleted_when_every_owner_is_absent() {
         use OwnerState::{Absent, Present, Waiting};
         let plain = object(false, false, false);
-        assert_eq!(decide(&plain, &[], 0, 0), Decision::Nothing);
-        assert_eq!(decide(&plain, &[owner("a", Absent)], 0, 0), Decision::Delete("Background"));
+        assert_eq!(decide(&plain, &[], 0, 0, false), Decision::Nothing);
+        assert_eq!(decide(&plain, &[owner("a", Absent)], 0, 0, false), Decision::Delete("Background"));
         assert_eq!(
-            decide(&plain, &[owner("a", Absent), owner("b", Present)], 0, 0),
+            decide(&plain, &[owner("a", Absent), owner("b", Present)], 0, 0, false),
             Decision::RemoveOwners(vec!["a".into()])
         );
-        assert_eq!(decide(&plain, &[owner("a", Waiting)], 0, 2), Decision::Delete("Foreground"));
-        assert_eq!(decide(&plain, &[owner("a", Present)], 0, 0), Decision::Nothing);
+        assert_eq!(decide(&plain, &[owner("a", Waiting)], 0, 2, false), Decision::Delete("Foreground"));
+        assert_eq!(decide(&plain, &[owner("a", Waiting)], 0, 2, true), Decision::BreakCircle);
+        assert_eq!(decide(&plain, &[owner("a", Present)], 0, 0, false), Decision::Nothing);
     }
 
     #[test]
     fn a_waiting_owner_is_released_by_its_last_blocking_dependent() {
-        assert_eq!(decide(&object(true, true, false), &[], 1, 1), Decision::Nothing);
-        assert_eq!(decide(&object(true, true, false), &[], 0, 1), Decision::RemoveFinalizer(FOREGROUND));
-        assert_eq!(decide(&object(true, false, true), &[], 0, 3), Decision::OrphanDependents);
-        assert_eq!(decide(&object(true, false, true), &[], 0, 0), Decision::RemoveFinalizer(ORPHAN));
+        assert_eq!(decide(&object(true, true, false), &[], 1, 1, false), Decision::Nothing);
+        assert_eq!(
+            decide(&object(true, true, false), &[], 0, 1, false),
+            Decision::RemoveFinalizer(FOREGROUND)
+        );
+        assert_eq!(decide(&object(true, false, true), &[], 0, 3, false), Decision::OrphanDependents);
+        assert_eq!(decide(&object(true, false, true), &[], 0, 0, false), Decision::RemoveFinalizer(ORPHAN));
     }
 }

@@ -13,6 +13,7 @@ use super::{
     resources::{Demand, demand, qos_class},
     spec,
     supported::first_unsupported,
+    sysctls,
 };
 use crate::pressure::{thresholds::Pressure, victims::is_critical};
 
@@ -47,6 +48,8 @@ pub struct NodeFacts {
     pub max_pods: usize,
     /// What it is short of.
     pub pressure: Pressure,
+    /// Kernel parameters that pods may set besides those that harm nobody else.
+    pub unsafe_sysctls: Vec<String>,
 }
 
 /// What the pods that were taken before use.
@@ -105,6 +108,9 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
             "UnsupportedField",
             &format!("field {field} is not supported by this node"),
         ));
+    }
+    if let Some(message) = sysctls::forbidden(pod, &node.unsafe_sysctls) {
+        return Err(Rejection::new("SysctlForbidden", &message));
     }
     if !bears(pod, node.pressure) {
         let message = format!("The node had condition: [{}]. ", node.pressure.names().join(" "));
@@ -262,6 +268,7 @@ mod tests {
             allocatable: Demand { cpu: 2000, memory: 1 << 30 },
             max_pods: 2,
             pressure: Pressure::default(),
+            unsafe_sysctls: Vec::new(),
         }
     }
 
@@ -308,6 +315,11 @@ mod tests {
         assert_eq!(
             decide(&json!({"containers": [], "os": {"name": "windows"}}), &busy),
             Err("PodOSNotSupported".into())
+        );
+        let sysctl = json!({"sysctls": [{"name": "kernel.msgmax", "value": "1"}]});
+        assert_eq!(
+            decide(&json!({"containers": [], "securityContext": sysctl}), &busy),
+            Err("SysctlForbidden".into())
         );
         assert_eq!(
             decide(&json!({"containers": [], "hostUsers": false}), &busy),

@@ -20,6 +20,7 @@ pub mod restart;
 pub mod security;
 pub mod status;
 pub mod supported;
+pub mod sysctls;
 pub mod volume_mounts;
 
 #[cfg(test)]

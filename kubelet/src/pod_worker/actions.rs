@@ -24,13 +24,13 @@ pub(super) struct Target<'a> {
     pub(super) address: Option<IpAddr>,
 }
 
-/// Does it; the error is what did not work, as upstream words it.
+/// Does it: answers what is odd about a success, if anything is; the error is what did not work, as upstream words it.
 pub(super) async fn perform(
     context: &Context,
     target: &Target<'_>,
     action: &Action,
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     match action {
         Action::Exec(command) => {
             let output = context
@@ -39,7 +39,7 @@ pub(super) async fn perform(
                 .await
                 .map_err(|error| error.to_string())?;
             if output.exit_code == 0 {
-                return Ok(());
+                return Ok(None);
             }
             let text = String::from_utf8_lossy(&output.output[..output.output.len().min(MESSAGE_LIMIT)])
                 .into_owned();
@@ -54,15 +54,26 @@ pub(super) async fn perform(
             let host = host_of(host, target)?;
             let shown = authority(&host, *port);
             match timeout(limit, tokio::net::TcpStream::connect((host.as_str(), *port))).await {
-                Ok(Ok(_)) => Ok(()),
+                Ok(Ok(_)) => Ok(None),
                 Ok(Err(error)) => Err(format!("dial tcp {shown}: connect: {}", go_io(&error))),
                 Err(_) => Err(format!("dial tcp {shown}: i/o timeout")),
             }
         }
         Action::Grpc { port, service } => {
-            health_check::check(&host_of("", target)?, *port, service, limit).await
+            health_check::check(&host_of("", target)?, *port, service, limit).await.map(|()| None)
         }
     }
+}
+
+/// As much of a body as messages show.
+async fn start_of_body(mut response: reqwest::Response) -> String {
+    let mut start = Vec::new();
+    while start.len() < MESSAGE_LIMIT
+        && let Ok(Some(piece)) = response.chunk().await
+    {
+        start.extend_from_slice(&piece);
+    }
+    String::from_utf8_lossy(&start[..start.len().min(MESSAGE_LIMIT)]).into_owned()
 }
 
 async fn http(
@@ -70,7 +81,7 @@ async fn http(
     target: &Target<'_>,
     request: &HttpRequest,
     limit: Duration,
-) -> Result<(), String> {
+) -> Result<Option<String>, String> {
     let host = host_of(&request.host, target)?;
     let scheme = if request.tls { "https" } else { "http" };
     let url = format!("{scheme}://{}{}", authority(&host, request.port), request.path);
@@ -80,7 +91,11 @@ async fn http(
         builder = builder.header(name, value);
     }
     match builder.send().await {
-        Ok(response) if (200..400).contains(&response.status().as_u16()) => Ok(()),
+        Ok(response) if response.status().is_success() => Ok(None),
+        Ok(response) if response.status().is_redirection() => {
+            let body = start_of_body(response).await;
+            Ok(Some(format!("Probe terminated redirects, Response body: {body}")))
+        }
         Ok(response) => Err(format!("HTTP probe failed with statuscode: {}", response.status().as_u16())),
         Err(error) if error.is_timeout() => Err(format!(
             "Get \"{url}\": context deadline exceeded (Client.Timeout exceeded while awaiting headers)"
@@ -135,11 +150,11 @@ pub(super) async fn hook(
     }
     if let Some(exec) = &handler.exec {
         let action = Action::Exec(exec.command.clone().unwrap_or_default());
-        return perform(context, target, &action, limit).await;
+        return perform(context, target, &action, limit).await.map(drop);
     }
     if let Some(http) = &handler.http_get {
         let action = Action::Http(http_request(http, container)?);
-        return perform(context, target, &action, limit).await;
+        return perform(context, target, &action, limit).await.map(drop);
     }
     Ok(())
 }

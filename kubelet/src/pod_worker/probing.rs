@@ -234,9 +234,13 @@ impl Prober {
             };
             let took = begun.elapsed();
             self.context.measures.probe(&self.pod, name, *kind, took, outcome.is_ok());
-            if let Err(message) = &outcome {
-                let text = format!("{} probe failed: {message}", kind.label());
-                self.context.events.container(&self.pod, name, EventType::Warning, "Unhealthy", &text);
+            let told = match &outcome {
+                Err(message) => Some(("Unhealthy", format!("{} probe failed: {message}", kind.label()))),
+                Ok(Some(doubt)) => Some(("ProbeWarning", format!("{} probe warning: {doubt}", kind.label()))),
+                Ok(None) => None,
+            };
+            if let Some((reason, text)) = told {
+                self.context.events.container(&self.pod, name, EventType::Warning, reason, &text);
             }
             let changed = {
                 let mut results = self.shared.results.lock();
