@@ -31,13 +31,14 @@ use crate::{
 
 type Key = (String, Kind);
 
-/// What the API's status said of a pod's containers when its worker began.
+/// What the API's status said of a pod's containers when its worker began: the ids of their runs, by name. Of a run that
+/// was begun since then it says nothing.
 #[derive(Debug, Default)]
 pub(super) struct Before {
     /// Those that were ready.
-    pub(super) ready: BTreeSet<String>,
+    pub(super) ready: BTreeMap<String, String>,
     /// Those whose startup was over.
-    pub(super) started: BTreeSet<String>,
+    pub(super) started: BTreeMap<String, String>,
 }
 
 /// The probes of one pod.
@@ -88,18 +89,18 @@ impl Probes {
             let ContainerState::Running { started_at, .. } = &run.state else { continue };
             for kind in Kind::ALL.into_iter().filter(|kind| kind.of(container).is_some()) {
                 let since = parse_time(started_at).unwrap_or_else(jiff::Timestamp::now);
-                wanted.insert((container.name.clone(), kind), (run.attempt, since));
+                wanted.insert((container.name.clone(), kind), (run.attempt, since, run.id.clone()));
             }
         }
         self.running.retain(|key, (attempt, cancel)| {
-            let keep = wanted.get(key).is_some_and(|(wanted, _)| wanted == attempt);
+            let keep = wanted.get(key).is_some_and(|(wanted, ..)| wanted == attempt);
             if !keep {
                 cancel.cancel();
                 self.shared.results.lock().remove(key);
             }
             keep
         });
-        for (key, (attempt, since)) in wanted {
+        for (key, (attempt, since, id)) in wanted {
             if self.running.contains_key(&key) {
                 continue;
             }
@@ -107,7 +108,7 @@ impl Probes {
             let Some(probe) = key.1.of(container) else { continue };
             let mut counter = Counter::new(key.1, probe);
             let known = if key.1 == Kind::Startup { &before.started } else { &before.ready };
-            let resumed = known.contains(&key.0);
+            let resumed = known.get(&key.0) == Some(&id);
             if resumed {
                 counter = counter.resumed(true);
             }

@@ -30,9 +30,9 @@ impl Worker {
     /// Computes the status and hands it to the writer.
     pub(super) fn publish(&mut self, pod: &Pod, view: Option<&PodView>, delete: bool) {
         let (not_ready, not_started) = self.probes.held_back(pod);
-        let not_ready = not_ready.into_iter().filter(|name| !self.before.ready.contains(name)).collect();
+        let not_ready = not_ready.into_iter().filter(|name| !self.before.ready.contains_key(name)).collect();
         let not_started =
-            not_started.into_iter().filter(|name| !self.before.started.contains(name)).collect();
+            not_started.into_iter().filter(|name| !self.before.started.contains_key(name)).collect();
         let pod_ips: Vec<IpAddr> = self.address.into_iter().collect();
         let inputs = status::Inputs {
             runtime: self.context.runtime.name().to_owned(),
