@@ -121,22 +121,23 @@ impl Projector for ObjectProjector {
             return ObjectIndex::default();
         }
         found.labels.sort_unstable();
-        let value = |label: &str| {
-            let position = fields.iter().position(|field| field.label == label)?;
-            found.fields[position].clone()
-        };
+        for (position, field) in fields.iter().enumerate() {
+            if let Absent::As(other) = field.absent
+                && found.fields[position].as_deref().unwrap_or_default().is_empty()
+            {
+                let other = fields.iter().position(|field| field.label == other);
+                found.fields[position] = other.and_then(|other| found.fields[other].clone());
+            }
+        }
         let absent = |field: &Field| match field.absent {
             Absent::Is(text) => text.into(),
-            Absent::As(other) => value(other).unwrap_or_default(),
+            Absent::As(_) => "".into(),
         };
         ObjectIndex {
-            fields: std::iter::zip(&found.fields, fields)
-                .map(|(value, field)| match value {
-                    Some(value) if !value.is_empty() => value.clone(),
-                    _ => absent(field),
-                })
-                .collect(),
             labels: found.labels.into_boxed_slice(),
+            fields: std::iter::zip(found.fields, fields)
+                .map(|(value, field)| value.unwrap_or_else(|| absent(field)))
+                .collect(),
         }
     }
 }

@@ -48,21 +48,22 @@ enum Framing {
     Text,
 }
 
-/// Moves a token out of the list of protocols to where tokens belong, so that nobody further on sees it there.
+/// Moves a token out of the list of protocols to where tokens belong, so that nobody further on sees it there. One that
+/// stands where it belongs already wins.
 pub(crate) fn move_token(headers: &mut HeaderMap) {
-    if !asks_for_socket(headers) || headers.contains_key(header::AUTHORIZATION) {
+    if !asks_for_socket(headers) {
         return;
     }
     let asked = protocols(headers);
     let Some(encoded) = asked.iter().find_map(|protocol| protocol.strip_prefix(TOKEN)) else { return };
-    let token = URL_SAFE_NO_PAD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let token = URL_SAFE_NO_PAD.decode(encoded).ok().map(|bytes| [b"Bearer ", &*bytes].concat());
     // What cannot be read is left to be refused as a token that is not good.
-    let token = token.unwrap_or_else(|| "unreadable".to_owned());
+    let mut value = token
+        .and_then(|token| HeaderValue::from_bytes(&token).ok())
+        .unwrap_or(HeaderValue::from_static("Bearer unreadable"));
+    value.set_sensitive(true);
     let rest: Vec<_> = asked.iter().filter(|protocol| !protocol.starts_with(TOKEN)).cloned().collect();
-    if let Ok(mut value) = HeaderValue::from_str(&format!("Bearer {token}")) {
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
-    }
+    headers.entry(header::AUTHORIZATION).or_insert(value);
     headers.remove(header::SEC_WEBSOCKET_PROTOCOL);
     if let Ok(value) = HeaderValue::from_str(&rest.join(", "))
         && !rest.is_empty()
@@ -102,10 +103,11 @@ pub(crate) async fn carry(
         .await
         .map_err(|error| Status::bad_request(format!("unable to upgrade: {error}")))?
         .protocols(protocol);
-    let tasks = server.tasks.clone();
+    let (tasks, shutdown) = (server.tasks.clone(), server.shutdown.clone());
     Ok(upgrade.on_upgrade(move |socket| async move {
-        // The connection's own task ends with the response; this one is joined at shutdown, which ends the answer.
-        tasks.track_future(send_all(socket, answer.into_body(), framing)).await;
+        // The connection's own task ends with the response; this one is joined at shutdown, which waits for no client.
+        let sending = tasks.track_future(send_all(socket, answer.into_body(), framing));
+        let _ = shutdown.run_until_cancelled(sending).await;
     }))
 }
 
@@ -206,6 +208,17 @@ mod tests {
         let mut broken = asking("base64url.bearer.authorization.k8s.io.&");
         move_token(&mut broken);
         assert_eq!(broken[header::AUTHORIZATION], "Bearer unreadable");
+        let mut uncarried = asking("base64url.bearer.authorization.k8s.io.CgoK");
+        move_token(&mut uncarried);
+        assert_eq!(uncarried[header::AUTHORIZATION], "Bearer unreadable");
+        // Another credential does not leave it there.
+        let mut both = asking("x, base64url.bearer.authorization.k8s.io.YWJj");
+        both.insert(header::AUTHORIZATION, HeaderValue::from_static("Bearer own"));
+        move_token(&mut both);
+        assert_eq!(
+            (&both[header::AUTHORIZATION], &both[header::SEC_WEBSOCKET_PROTOCOL]),
+            (&"Bearer own".parse().unwrap(), &"x".parse().unwrap())
+        );
         let mut plain = HeaderMap::new();
         plain.insert(
             header::SEC_WEBSOCKET_PROTOCOL,

@@ -106,7 +106,7 @@ run() {
     "$tools/ginkgo" --procs="${PROCESSES:-10}" --focus="$2" --skip="$3" --timeout=90m --no-color --silence-skips \
         "$tools/e2e.test" -- --provider=skeleton --kubeconfig="$kubeconfig" --minStartupPods=0 --disable-log-dump \
         >"$log" 2>&1 || true
-    grep -A1 '^• \[FAILED\]' "$log" | grep -o '\[sig-.*\[It\].*\|\[sig-.*' | sed 's/ \[sig-[^ ]*,.*//' | sort -u || true
+    grep -A1 '^• \[FAILED\]' "$log" | grep -o '\[sig-.*' | sed 's/ \[sig-[^ ]*,.*//' | sort -u || true
     grep -a -E '^(Ran |SUCCESS|FAIL!)' "$log" || tail -5 "$log"
     echo "(all of it: $log)"
 }

@@ -32,6 +32,8 @@ struct Planned {
     /// Empty for cluster-scoped kinds.
     namespace: String,
     object: Value,
+    /// The subresource through which it is changed if it is there.
+    subresource: &'static str,
     /// What to do if it is there already: the object as it should be then, or `None` to leave it.
     reconcile: fn(planned: &Value, found: &Value) -> Option<Value>,
 }
@@ -40,7 +42,7 @@ impl Planned {
     /// An object that is made if it is missing, and never touched again.
     fn once(group: &str, version: &str, plural: &str, namespace: &str, object: Value) -> Self {
         let resource = resource::find(group, version, plural).expect("bootstrap kinds must be built in");
-        Self { resource, namespace: namespace.to_owned(), object, reconcile: |_, _| None }
+        Self { resource, namespace: namespace.to_owned(), object, subresource: "", reconcile: |_, _| None }
     }
 
     fn name(&self) -> &str {
@@ -76,30 +78,12 @@ async fn ensure_all(server: &Arc<Server>, user: &UserInfo) -> Result<(), Status>
     planned.push(objects::kubernetes_service(&server.config, server.port));
     planned.push(objects::authentication_config(server.pki.ca_pem()));
     planned.push(objects::cluster_info(&server.config, server.port, server.pki.ca_pem()));
-    let range = objects::service_range(&server.config);
-    let (name, shown) = (range.name().to_owned(), range.object.clone());
-    planned.push(range);
+    planned.push(objects::service_range(&server.config));
     ensure(server, user, planned).await?;
-    announce_range(server, user, &name, &shown).await?;
+    ensure(server, user, vec![objects::service_range_ready(&server.config)]).await?;
     endpoints::publish(server, user).await?;
     // Whoever waits for this to be done relies on its role at once.
     follow::refresh(server).await.map_err(|error| Status::unavailable(error.to_string()))
-}
-
-/// Says in its status that the range of Services can be used.
-async fn announce_range(
-    server: &Arc<Server>,
-    user: &UserInfo,
-    name: &str,
-    planned: &Value,
-) -> Result<(), Status> {
-    let resource =
-        resource::find("networking.k8s.io", "v1", "servicecidrs").expect("bootstrap kinds must be built in");
-    let call = Call { subresource: "status", ..Call::internal(server, user, resource, "", name) };
-    let make = |current: &Value| {
-        Ok(objects::service_range_is_ready(planned, current).unwrap_or_else(|| current.clone()))
-    };
-    registry::update(&call, &make).await.map(drop)
 }
 
 async fn ensure(server: &Arc<Server>, user: &UserInfo, planned: Vec<Planned>) -> Result<(), Status> {
@@ -111,7 +95,7 @@ async fn ensure(server: &Arc<Server>, user: &UserInfo, planned: Vec<Planned>) ->
 }
 
 async fn ensure_one(server: &Arc<Server>, user: &UserInfo, planned: &Planned) -> Result<(), Status> {
-    let Planned { resource, namespace, object, reconcile } = planned;
+    let Planned { resource, namespace, object, subresource, reconcile } = planned;
     let call = Call::internal(server, user, resource, namespace, planned.name());
     let found = registry::lookup(server, resource, namespace, planned.name()).await?;
     match found {
@@ -122,7 +106,7 @@ async fn ensure_one(server: &Arc<Server>, user: &UserInfo, planned: &Planned) ->
         },
         Some(found) if reconcile(object, &found).is_some() => {
             let make = |current: &Value| Ok(reconcile(object, current).unwrap_or_else(|| current.clone()));
-            registry::update(&call, &make).await.map(drop)
+            registry::update(&Call { subresource, ..call }, &make).await.map(drop)
         }
         Some(_) => Ok(()),
     }

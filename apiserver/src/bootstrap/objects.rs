@@ -56,16 +56,21 @@ pub(super) fn storage_classes() -> Vec<Planned> {
     vec![Planned::once("storage.k8s.io", "v1", "storageclasses", "", object)]
 }
 
-/// The range of Services as an object; it counts as ready once [`service_range_is_ready`] has said so.
+/// The range of Services as an object.
 pub(super) fn service_range(config: &Config) -> Planned {
     let object = json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes"}, "spec": {"cidrs": [config.service_cidr.to_string()]}});
     Planned::once("networking.k8s.io", "v1", "servicecidrs", "", object)
 }
 
-/// The range with the condition that it is ready, if it is this server's and says nothing of itself yet (upstream:
+/// The same, which says in its status that it can be used.
+pub(super) fn service_range_ready(config: &Config) -> Planned {
+    Planned { subresource: "status", reconcile: with_ready, ..service_range(config) }
+}
+
+/// The range with that condition, if it is this server's and says nothing of itself yet (upstream:
 /// `pkg/controlplane/controller/defaultservicecidr`).
-pub(super) fn service_range_is_ready(planned: &Value, found: &Value) -> Option<Value> {
+fn with_ready(planned: &Value, found: &Value) -> Option<Value> {
     let conditions = found["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let told = conditions.iter().any(|condition| condition["type"] == "Ready");
     if told || found["spec"]["cidrs"] != planned["spec"]["cidrs"] {

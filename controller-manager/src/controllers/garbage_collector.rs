@@ -298,14 +298,19 @@ impl GarbageCollector {
         ignore_gone(self.client.delete(&id.resource, &id.key.namespace, &id.key.name, &options).await)
     }
 
+    /// The object as the server has it; `None` if it is gone, or another one has its name.
+    async fn live(&self, id: &ObjectId, uid: &str) -> Result<Option<Value>, Error> {
+        match self.client.get(&id.resource, &id.key.namespace, &id.key.name).await {
+            Ok(live) => Ok(Some(live).filter(|live| live["metadata"]["uid"] == uid)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Lets the owners of an object go without waiting for it.
     async fn unblock_owners(&self, id: &ObjectId, uid: &str) -> Result<(), Error> {
-        let mut live = match self.client.get(&id.resource, &id.key.namespace, &id.key.name).await {
-            Ok(live) => live,
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let version = ObjectMeta::from_value(&live).resource_version;
+        let Some(mut live) = self.live(id, uid).await? else { return Ok(()) };
+        let version = live["metadata"]["resourceVersion"].take();
         let mut owners = live["metadata"]["ownerReferences"].take();
         for owner in owners.as_array_mut().into_iter().flatten() {
             owner["blockOwnerDeletion"] = json!(false);
@@ -323,23 +328,14 @@ impl GarbageCollector {
         field: &str,
         keep: impl Fn(&Value) -> bool,
     ) -> Result<(), Error> {
-        let live = match self.client.get(&id.resource, &id.key.namespace, &id.key.name).await {
-            Ok(live) => live,
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let meta = ObjectMeta::from_value(&live);
-        if meta.uid != uid {
-            return Ok(());
-        }
+        let Some(live) = self.live(id, uid).await? else { return Ok(()) };
         let Some(list) = live["metadata"][field].as_array() else { return Ok(()) };
         let kept: Vec<&Value> = list.iter().filter(|element| keep(element)).collect();
         if kept.len() == list.len() {
             return Ok(());
         }
         let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
-        let patch =
-            json!({ "metadata": { "uid": uid, "resourceVersion": meta.resource_version, field: kept } });
+        let patch = json!({ "metadata": { "uid": uid, "resourceVersion": live["metadata"]["resourceVersion"], field: kept } });
         self.patch(id, &patch).await
     }
 }

@@ -281,20 +281,7 @@ impl Worker {
                 rejected: true,
             });
         }
-        let of_sidecars =
-            pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten());
-        let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        for status in statuses.chain(of_sidecars) {
-            let Some((_, id)) = status.container_id.as_deref().and_then(|id| id.split_once("://")) else {
-                continue;
-            };
-            if status.ready {
-                self.before.ready.insert(status.name.clone(), id.to_owned());
-            }
-            if status.started == Some(true) {
-                self.before.started.insert(status.name.clone(), id.to_owned());
-            }
-        }
+        self.before = Before::of(pod);
         self.address = self.context.network.borrow().as_ref().and_then(|network| network.address(uid(pod)));
     }
 

@@ -41,6 +41,29 @@ pub(super) struct Before {
     pub(super) started: BTreeMap<String, String>,
 }
 
+impl Before {
+    /// What a pod's status says.
+    pub(super) fn of(pod: &Pod) -> Self {
+        let lists = pod
+            .status
+            .iter()
+            .flat_map(|status| [&status.init_container_statuses, &status.container_statuses]);
+        let mut before = Self::default();
+        for status in lists.flatten().flatten() {
+            let Some((_, id)) = status.container_id.as_deref().and_then(|id| id.split_once("://")) else {
+                continue;
+            };
+            if status.ready {
+                before.ready.insert(status.name.clone(), id.to_owned());
+            }
+            if status.started == Some(true) {
+                before.started.insert(status.name.clone(), id.to_owned());
+            }
+        }
+        before
+    }
+}
+
 /// The probes of one pod.
 pub(super) struct Probes {
     shared: Arc<Shared>,

@@ -21,16 +21,13 @@ pub(super) fn pod(new: &Value, old: &Value, findings: &mut Findings) {
             findings.forbidden(&at, &format!("{list} may not be added or removed on resize"));
             return;
         }
-        let mut same = true;
-        for (index, _) in
-            now.iter().zip(before).enumerate().filter(|(_, (now, old))| now["name"] != old["name"])
-        {
-            let at = at.index(index);
-            findings
-                .forbidden(&at.field("name"), &format!("{list} may not be renamed or reordered on resize"));
-            same = false;
+        let renamed: Vec<usize> =
+            (0..now.len()).filter(|&index| now[index]["name"] != before[index]["name"]).collect();
+        for &index in &renamed {
+            let detail = format!("{list} may not be renamed or reordered on resize");
+            findings.forbidden(&at.index(index).field("name"), &detail);
         }
-        if !same {
+        if !renamed.is_empty() {
             return;
         }
         for (index, (now, before)) in now.iter().zip(before).enumerate() {

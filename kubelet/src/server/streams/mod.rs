@@ -1,8 +1,8 @@
 //! `/exec`, `/attach` and `/portForward`: bytes between a client and a pod.
 //!
 //! Streams end here, whatever they come in: the API server passes them on byte for byte. exec and attach take
-//! WebSockets (`v5.channel.k8s.io` and older, base64 too) and SPDY/3.1 (v4 and older); port-forward takes SPDY/3.1, SPDY/3.1
-//! inside a WebSocket (kubectl from 1.31) and channels of a WebSocket (clients that never spoke SPDY).
+//! WebSockets (`v5.channel.k8s.io` and older, base64 too) and SPDY/3.1 (v4 and older); port-forward takes SPDY/3.1,
+//! SPDY/3.1 inside a WebSocket (kubectl from 1.31) and channels of a WebSocket (clients that never spoke SPDY).
 
 mod channels;
 mod exec_spdy;
