@@ -18,6 +18,7 @@ pub mod resource;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod sysctls;
 pub mod table;
 #[cfg(test)]
 mod tests;

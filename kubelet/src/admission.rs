@@ -12,7 +12,7 @@ use crate::{
     allocations::Allocations,
     pod::{
         admit::{NodeFacts, Rejection, Used, admit, resize},
-        resources::{demand, qos_class},
+        resources::qos_class,
         uid,
     },
     pressure::thresholds::Pressure,
@@ -22,8 +22,30 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Admission {
     node: NodeFacts,
-    taken: HashMap<String, Pod>,
+    taken: HashMap<String, Taken>,
     allocations: Allocations,
+}
+
+/// What one pod takes.
+#[derive(Debug)]
+struct Taken {
+    /// The pod as [`lean`] leaves it, as JSON: a tenth of what it takes when it is read, and only a resize asks.
+    allocated: Box<str>,
+    used: Used,
+    burstable: bool,
+}
+
+impl Taken {
+    fn by(allocated: &Pod) -> Self {
+        let mut used = Used::default();
+        used.add(allocated);
+        used.host_ports.shrink_to_fit();
+        Self { allocated: text(allocated), used, burstable: qos_class(allocated) == "Burstable" }
+    }
+}
+
+fn text(pod: &Pod) -> Box<str> {
+    serde_json::to_string(pod).expect("a pod must be plain JSON").into_boxed_str()
 }
 
 impl Admission {
@@ -46,7 +68,7 @@ impl Admission {
     /// Takes a pod that was taken before (a restart of the kubelet): it is not asked again, and has what it had.
     pub(crate) fn adopt(&mut self, pod: &Pod) {
         let allocated = lean(&self.allocations.recall(pod));
-        self.taken.insert(uid(pod).to_owned(), allocated);
+        self.taken.insert(uid(pod).to_owned(), Taken::by(&allocated));
     }
 
     /// Whether a pod was taken, by this kubelet or by the one before it.
@@ -66,20 +88,22 @@ impl Admission {
 
     /// Takes a pod if it fits.
     pub(crate) fn admit(&mut self, pod: &Pod, raw_spec: &Value) -> Result<(), Rejection> {
-        let mut used = Used::default();
-        for (other, pod_there) in &self.taken {
-            if other != uid(pod) {
-                used.add(pod_there);
-            }
-        }
-        admit(pod, raw_spec, &self.node, &used)?;
+        admit(pod, raw_spec, &self.node, &self.used_by_others(uid(pod)))?;
         let allocated = lean(pod);
         // Without the note the pod runs all the same: upstream only logs it too.
         if let Err(error) = self.allocations.keep(&allocated, uid(pod)) {
             tracing::warn!(uid = uid(pod), "cannot note what a pod was given: {error}");
         }
-        self.taken.insert(uid(pod).to_owned(), allocated);
+        self.taken.insert(uid(pod).to_owned(), Taken::by(&allocated));
         Ok(())
+    }
+
+    fn used_by_others(&self, uid: &str) -> Used {
+        let mut used = Used::default();
+        for (_, taken) in self.taken.iter().filter(|(other, _)| *other != uid) {
+            used.add_all(&taken.used);
+        }
+        used
     }
 
     /// Gives a pod the resources that it asks for now, if it fits with them; else says why it keeps what it has, and
@@ -87,33 +111,29 @@ impl Admission {
     pub(crate) fn resize(&mut self, pod: &Pod) -> Result<(), (&'static str, String, Box<Pod>)> {
         let Some(before) = self.taken.get(uid(pod)) else { return Ok(()) };
         let wanted = lean(pod);
-        if wanted == *before {
+        if text(&wanted) == before.allocated {
             return Ok(());
         }
-        let mut used = Used::default();
-        for (other, pod_there) in &self.taken {
-            if other != uid(pod) {
-                used.add(pod_there);
-            }
-        }
-        let fits = resize(&wanted, before, &self.node, &used).and_then(|()| {
+        let before: Pod = serde_json::from_str(&before.allocated).expect("it was written here");
+        let used = self.used_by_others(uid(pod));
+        let fits = resize(&wanted, &before, &self.node, &used).and_then(|()| {
             // Given only what the next kubelet will know of.
             let noted = self.allocations.keep(&wanted, uid(pod));
             noted.map_err(|error| ("Deferred", format!("cannot note what the pod is given: {error}")))
         });
         match fits {
             Ok(()) => {
-                self.taken.insert(uid(pod).to_owned(), wanted);
+                self.taken.insert(uid(pod).to_owned(), Taken::by(&wanted));
                 Ok(())
             }
-            Err((reason, message)) => Err((reason, message, Box::new(before.clone()))),
+            Err((reason, message)) => Err((reason, message, Box::new(before))),
         }
     }
 
     /// Milli-CPU that the burstable pods ask for together.
     pub(crate) fn burstable_cpu(&self) -> i64 {
-        let burstable = self.taken.values().filter(|pod| qos_class(pod) == "Burstable");
-        burstable.map(|pod| demand(pod).cpu).sum()
+        let burstable = self.taken.values().filter(|taken| taken.burstable);
+        burstable.map(|taken| taken.used.demand.cpu).sum()
     }
 
     /// Gives back what a pod took.

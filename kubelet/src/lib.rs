@@ -20,6 +20,7 @@ mod heartbeat;
 mod images;
 pub mod join;
 mod measures;
+mod memory;
 mod network;
 mod node;
 pub mod pod;

@@ -28,6 +28,7 @@ use self::{discovery::Trust, identity::Files, request::Wanted};
 use crate::{
     api,
     config::{Config, ServerTls},
+    memory,
     node::outward_address,
 };
 
@@ -109,11 +110,16 @@ pub struct JoinArgs {
     pub unsafe_skip_ca_verification: bool,
 }
 
-/// Runs a kubelet as it was started: it joins, has joined before, or has a kubeconfig of its own.
+/// Runs a process that is a kubelet and nothing else, as it was started: it joins, has joined before, or has a
+/// kubeconfig of its own.
 ///
 /// # Errors
 /// If it cannot join, the kubeconfig cannot be used, or the kubelet cannot start.
-pub async fn serve(mut config: Config, join: JoinArgs, shutdown: CancellationToken) -> Result<(), JoinError> {
+pub async fn serve(config: Config, join: JoinArgs, shutdown: CancellationToken) -> Result<(), JoinError> {
+    memory::sparing(Box::pin(start(config, join, shutdown))).await
+}
+
+async fn start(mut config: Config, join: JoinArgs, shutdown: CancellationToken) -> Result<(), JoinError> {
     let has_joined = Files::of(&config.root_dir).kubeconfig.exists();
     if join.join.is_some() || (config.kubeconfig.is_none() && has_joined) {
         return Box::pin(run(config, join, shutdown)).await;

@@ -72,6 +72,14 @@ impl Used {
         self.pods += 1;
         self.host_ports.extend(host_ports(pod));
     }
+
+    /// Adds what other pods use.
+    pub fn add_all(&mut self, other: &Self) {
+        self.demand.cpu += other.demand.cpu;
+        self.demand.memory += other.demand.memory;
+        self.pods += other.pods;
+        self.host_ports.extend_from_slice(&other.host_ports);
+    }
 }
 
 /// The host ports that a pod takes; with the node's network those are all its ports.

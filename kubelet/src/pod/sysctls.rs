@@ -4,6 +4,7 @@
 //! (`--allowed-unsafe-sysctls`). Upstream: `pkg/kubelet/sysctl`; what it makes depend on the kernel's version has been in
 //! every kernel since 4.15.
 
+use api_objects::sysctls::{namespace, normalized};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::spec;
@@ -23,18 +24,12 @@ const SAFE: [&str; 12] = [
     "net.ipv4.tcp_wmem",
 ];
 
-/// Parameters that the kernel has once for each network or IPC namespace: no others can be a pod's.
-const NAMESPACED: [&str; 5] = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.", "net."];
-
 /// Checks a name or a pattern that ends in `*`, as an administrator gives it.
 pub fn check_pattern(pattern: &str) -> Result<(), String> {
     let name = normalized(pattern);
     let name = name.strip_suffix('*').unwrap_or(&name);
-    if NAMESPACED.iter().any(|start| name.starts_with(start)) {
-        Ok(())
-    } else {
-        Err(format!("the sysctls {name:?} are not known to be namespaced"))
-    }
+    let known = namespace(name).map(|_| ());
+    known.ok_or_else(|| format!("the sysctls {name:?} are not known to be namespaced"))
 }
 
 /// What a pod sets that it may not set here, in upstream's words.
@@ -56,21 +51,6 @@ pub fn forbidden(pod: &Pod, allowed: &[String]) -> Option<String> {
         .into_iter()
         .find(|name| !may(name))
         .map(|name| format!("forbidden sysctl: {name:?} not allowlisted"))
-}
-
-/// A name with dots between its parts. Where the first separator is a slash, dots are part of a name (an interface's).
-fn normalized(name: &str) -> String {
-    match name.find(['.', '/']) {
-        Some(first) if name.as_bytes()[first] == b'/' => {
-            let swap = |character| match character {
-                '/' => '.',
-                '.' => '/',
-                other => other,
-            };
-            name.chars().map(swap).collect()
-        }
-        _ => name.to_owned(),
-    }
 }
 
 #[cfg(test)]

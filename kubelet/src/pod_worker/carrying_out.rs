@@ -130,8 +130,7 @@ impl Worker {
         if !is_ephemeral(pod, name) {
             return None;
         }
-        let (bytes, ..) = self.object.as_ref()?;
-        let object: Value = serde_json::from_slice(bytes).ok()?;
+        let object: Value = serde_json::from_slice(self.object.as_ref()?).ok()?;
         pod::supported::first_unsupported_ephemeral(object.get("spec")?, name)
     }
 }

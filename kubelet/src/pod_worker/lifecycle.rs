@@ -94,7 +94,7 @@ impl Worker {
                 let desired = self.inbox.lock().clone();
                 let shorter = match desired {
                     super::Desired::Gone => Some((Arc::clone(&newest), FORCED_GRACE)),
-                    super::Desired::Object(bytes) => parse(&bytes).ok().map(|(pod, _)| {
+                    super::Desired::Object(bytes) => parse(&bytes).ok().map(|pod| {
                         let grace = grace_of(&pod);
                         (Arc::new(pod), grace)
                     }),

@@ -27,7 +27,7 @@ impl Worker {
         let mirror = self.mirror.lock().clone();
         let outcome = match (decide(mirror.as_ref(), uid(pod)), mirror) {
             (Step::Create, _) => {
-                let Some((bytes, ..)) = &self.object else { return true };
+                let Some(bytes) = &self.object else { return true };
                 let Ok(object) = serde_json::from_slice::<Value>(bytes) else { return true };
                 timeout(PATIENCE, create(&self.context.client, &object, &node.uid)).await
             }

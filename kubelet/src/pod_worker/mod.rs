@@ -48,7 +48,7 @@ use crate::{
         plan::{self, Plan, backoff_key, newest_sandbox, plan},
         restart::BackOff,
         spec,
-        status::{Verdict, Waiting, as_it_came},
+        status::{Verdict, Waiting},
         uid,
     },
     pressure::victims::Eviction,
@@ -183,8 +183,9 @@ struct Worker {
     /// Who evicted it waits until this is dropped.
     evicting: Option<DropGuard>,
     wake: Arc<Notify>,
-    /// The newest object; kept over `Gone`, whose end still needs it.
-    object: Option<(Bytes, Arc<Pod>, Box<str>)>,
+    /// The newest object; kept over `Gone`, whose end still needs it. It is read anew for each look, for most pods rest
+    /// most of the time, and one that has been read takes fifteen kilobytes in some seventy pieces.
+    object: Option<Bytes>,
     status: Option<PodStatus>,
     backoff: BackOff,
     /// Why containers wait, and until when they are not tried again.
@@ -245,25 +246,25 @@ impl Worker {
         }
     }
 
-    /// Takes the newest object in; `false` once the pod is gone from the API.
-    fn take_desired(&mut self) -> bool {
-        let desired = self.inbox.lock().clone();
-        match desired {
-            Desired::Gone => false,
-            Desired::Object(bytes) => {
-                if self.object.as_ref().is_some_and(|(known, ..)| *known == bytes) {
-                    return true;
+    /// Takes the newest object in and reads it: whether the API still has the pod, and the last that it had.
+    fn take_desired(&mut self) -> (bool, Option<Arc<Pod>>) {
+        let (exists, newest) = match self.inbox.lock().clone() {
+            Desired::Gone => (false, self.object.clone()),
+            Desired::Object(bytes) => (true, Some(bytes)),
+        };
+        let Some(bytes) = newest else { return (exists, None) };
+        match parse(&bytes) {
+            Ok(pod) => {
+                if self.object.is_none() {
+                    self.remember(&pod);
                 }
-                match parse(&bytes) {
-                    Ok((pod, status)) => {
-                        if self.object.is_none() {
-                            self.remember(&pod);
-                        }
-                        self.object = Some((bytes, Arc::new(pod), status));
-                    }
-                    Err(error) => tracing::error!("a pod cannot be read: {error}"),
-                }
-                true
+                self.object = Some(bytes);
+                (exists, Some(Arc::new(pod)))
+            }
+            Err(error) => {
+                tracing::error!("a pod cannot be read: {error}");
+                let before = self.object.as_ref().and_then(|bytes| parse(bytes).ok());
+                (exists, before.map(Arc::new))
             }
         }
     }
@@ -287,8 +288,8 @@ impl Worker {
 
     /// Looks at the world and acts; gives the time until the next look, or `None` once the pod is gone.
     async fn sync(&mut self) -> Option<Duration> {
-        let exists = self.take_desired();
-        let Some((_, pod, _)) = self.object.clone() else {
+        let (exists, pod) = self.take_desired();
+        let Some(pod) = pod else {
             return if exists { Some(RESYNC) } else { None };
         };
         let mirrored = !exists || self.keep_mirror(&pod).await;
@@ -388,7 +389,7 @@ impl Worker {
             Desired::Gone => false,
             Desired::Object(bytes) => {
                 // Status writes of our own come back as changes; only a deletion must not wait.
-                self.object.as_ref().is_some_and(|(known, ..)| known == bytes)
+                self.object.as_ref() == Some(bytes)
                     || !is_deleted(bytes)
                     || pod.metadata.deletion_timestamp.is_some()
             }
@@ -522,12 +523,12 @@ impl Worker {
     }
 }
 
-/// The typed view of an object and its status as it came.
-fn parse(bytes: &Bytes) -> Result<(Pod, Box<str>), serde_json::Error> {
+/// The typed view of an object.
+fn parse(bytes: &Bytes) -> Result<Pod, serde_json::Error> {
     let mut pod: Pod = serde_json::from_slice(bytes)?;
-    // Nothing here asks who wrote what, and it is half of a pod.
+    // Nothing here asks who wrote what, and it is half of a pod: probes keep theirs.
     pod.metadata.managed_fields = None;
-    Ok((pod, as_it_came(bytes)))
+    Ok(pod)
 }
 
 fn is_deleted(bytes: &[u8]) -> bool {

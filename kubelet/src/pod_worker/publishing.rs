@@ -68,8 +68,8 @@ impl Worker {
         if is_static(pod) {
             self.publish_to_mirror(pod, &computed);
         } else {
-            let known = self.object.as_ref().map_or("null", |(_, _, status)| status);
-            let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: known };
+            let known = status::as_it_came(self.object.as_deref().unwrap_or_default());
+            let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: &known };
             self.context.statuses.set(&object, &computed, delete);
         }
         self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());

@@ -1,6 +1,6 @@
 //! Pods and pod templates: the spec as a whole, and what may change of it.
 
-use api_objects::{Value, names};
+use api_objects::{Value, names, sysctls};
 
 use super::findings::{Findings, Spot};
 use super::{cluster, containers, given, integer, items, metadata, resources, scheduling, text, volumes};
@@ -188,14 +188,13 @@ fn check_sysctls(spec: &Value, at: &Spot<'_>, findings: &mut Findings) {
         } else if list[..index].iter().any(|other| other["name"] == name) {
             findings.duplicate(&at, name);
         }
-        let dotted = name.replace('/', ".");
-        let of_network = dotted.starts_with("net.");
-        let of_ipc = ["kernel.shm", "kernel.msg", "fs.mqueue."].iter().any(|start| dotted.starts_with(start))
-            || dotted == "kernel.sem";
-        for (shared, concerned) in [("hostNetwork", of_network), ("hostIPC", of_ipc)] {
-            if concerned && spec[shared] == true {
-                findings.invalid(&at, name, &format!("may not be specified when '{shared}' is true"));
-            }
+        let shared = match sysctls::namespace(&sysctls::normalized(name)) {
+            Some(sysctls::Namespace::Network) => "hostNetwork",
+            Some(sysctls::Namespace::Ipc) => "hostIPC",
+            None => continue,
+        };
+        if spec[shared] == true {
+            findings.invalid(&at, name, &format!("may not be specified when '{shared}' is true"));
         }
     }
 }
