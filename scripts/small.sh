@@ -4,8 +4,8 @@
 # Two things are done. Everything is optimised for size, as one piece. And what runs stands together: a program's pages
 # are mapped sixteen at a time around each one that is touched, and since functions stand in the order in which crates
 # were linked, running a quarter of them maps nearly all. So the built program is watched once, as API server, as
-# controllers and as kubelet, each by itself, while pods come and go; then it is linked again with the functions that
-# the kubelet called in front, followed by those of the others, and what none of them called behind.
+# controllers and as kubelet, each by itself, while pods come and go; then it is linked again: in front the functions
+# that a kubelet at rest calls, then those that it calls otherwise, those of the others, and what none of them called.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/docker.sh
@@ -24,8 +24,7 @@ trap 'rm -rf "$work"' EXIT
 step() { printf '\n== %s\n' "$*"; }
 
 step "build, and keep what the linker was given"
-# The linker (lld, which rustc brings along) is not run again unless something changed; and it has to be.
-rm -f "$small"/deps/minik8s-*
+# Of the linker (lld, which rustc brings along); symbols stay in, for what watches.
 cargo rustc --profile small --bin minik8s -- -C strip=none -C link-arg="-Wl,--reproduce=$work/link.tar"
 mkdir "$work/link"
 tar -C "$work/link" -xf "$work/link.tar"
@@ -49,17 +48,20 @@ kubectl wait --for=condition=Ready pod --all --timeout=300s
 kubectl exec hello -- true
 kubectl logs hello
 kubectl get pods -A -o yaml
+# What the kubelet calls from now on, it calls at rest: all that it has to do then comes within two minutes.
+callgrind_control --dump "$kubelet" >/dev/null
+sleep 130
+callgrind_control --dump "$kubelet" >/dev/null
 kubectl delete -f examples/quickstart --wait
-# Leases, node status and housekeeping come every ten seconds, the rest of an idle agent's work within a minute.
-sleep 70
 stop_apart
 trap 'rm -rf "$work"' EXIT
 
 step "link again"
-# A callgrind file names each function once, as "(number) name"; those that ran themselves stand behind "fn=", and each
-# depth of a recursion has a number behind a quotation mark.
-functions() { sed -n "s/^fn=([0-9]*) \(.*\)/\1/p; s/^cfn=([0-9]*) \(.*\)/\1/p" "$work/$1.calls" | sed "s/'[0-9]*\$//" | sort -u; }
-for part in kubelet apiserver controllers; do functions $part; done | awk '!seen[$0]++' >"$work/order"
+# A callgrind file names each function once, as "(number) name", where it runs (fn) or is called (cfn); each depth of a
+# recursion has a number of its own behind a quotation mark. The kubelet's second dump is of its rest.
+for calls in kubelet.calls.2 kubelet.calls.1 kubelet.calls apiserver.calls controllers.calls; do
+    sed -En "s/^c?fn=\([0-9]+\) (.*)/\1/p" "$work/$calls" | sed "s/'[0-9]*\$//" | sort -u
+done | awk '!seen[$0]++' >"$work/order"
 linker=$(rustc --print sysroot)/lib/rustlib/$(rustc --print host-tuple)/bin/gcc-ld/ld.lld
 # What was kept of the first link is a tree of files, and everything that its command names is looked for in there.
 tree=$(dirname "$work"/link/*/response.txt)

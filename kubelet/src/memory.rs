@@ -22,7 +22,7 @@ const LET_GO_EVERY: Duration = Duration::from_secs(60);
 /// Runs what is a node agent and nothing else, with no more memory than it needs.
 pub(crate) async fn sparing<T>(agent: impl Future<Output = T>) -> T {
     give_back_at_once();
-    match select(pin!(agent), pin!(let_go_of_code())).await {
+    match select(pin!(agent), pin!(let_go_of_files())).await {
         Either::Left((outcome, _)) => outcome,
         Either::Right((never, _)) => match never {},
     }
@@ -38,11 +38,11 @@ fn give_back_at_once() {
     unsafe { libmimalloc_sys::mi_option_set(PURGE_DELAY, 0) }
 }
 
-async fn let_go_of_code() -> Infallible {
+async fn let_go_of_files() -> Infallible {
     loop {
         tokio::time::sleep(LET_GO_EVERY).await;
         match std::fs::read_to_string("/proc/self/maps") {
-            Ok(maps) => maps.lines().filter_map(code).for_each(let_go_of),
+            Ok(maps) => maps.lines().filter_map(as_in_its_file).for_each(let_go_of),
             Err(error) => tracing::debug!("cannot read what is mapped: {error}"),
         }
     }
@@ -51,21 +51,23 @@ async fn let_go_of_code() -> Infallible {
 #[expect(unsafe_code, reason = "the kernel is told of addresses of this process")]
 fn let_go_of(range: Range<usize>) {
     let Some(start) = NonNull::new(range.start as *mut c_void) else { return };
-    // SAFETY: code of a file, mapped without leave to write: its pages hold what the file holds, and the next access
-    // brings them back. A range that is no longer mapped is an error.
+    // SAFETY: mapped from a file without leave to write, and never written to: its pages hold what the file holds, and the
+    // next access brings them back. A range that is no longer mapped is an error.
     let told = unsafe { madvise(start, range.len(), MmapAdvise::MADV_DONTNEED) };
     if let Err(error) = told {
-        tracing::debug!("the kernel keeps pages of code: {error}");
+        tracing::debug!("the kernel keeps pages of a file: {error}");
     }
 }
 
-/// Where a line of `/proc/self/maps` (proc_pid_maps(5)) maps code out of a file, read-only and with no page of its own. What
-/// was relocated is mapped without leave to run.
-fn code(line: &str) -> Option<Range<usize>> {
+/// Where a line of `/proc/self/maps` (proc_pid_maps(5)) maps what is as the file has it: code, or what stands at a program's
+/// head, its constants. What was relocated before it became read-only stands behind these, and is left alone: it would
+/// be lost.
+fn as_in_its_file(line: &str) -> Option<Range<usize>> {
     let mut words = line.split_ascii_whitespace();
-    let (addresses, leave) = (words.next()?, words.next()?);
-    let file = words.nth(3)?;
-    if leave != "r-xp" || !file.starts_with('/') {
+    let (addresses, leave, offset) = (words.next()?, words.next()?, words.next()?);
+    let file = words.nth(2)?;
+    let is_head = offset.bytes().all(|digit| digit == b'0');
+    if !(leave == "r-xp" || leave == "r--p" && is_head) || !file.starts_with('/') {
         return None;
     }
     let (start, end) = addresses.split_once('-')?;
@@ -89,24 +91,28 @@ mod tests {
     }
 
     #[test]
-    fn only_code_of_files_is_let_go_of() {
+    fn only_what_is_as_in_its_file_is_let_go_of() {
         assert_eq!(
-            code("55d0-55f8 r-xp 00028000 08:02 135522    /usr/bin/minik8s (deleted)"),
+            as_in_its_file("55d0-55f8 r-xp 00028000 08:02 135522    /usr/bin/minik8s (deleted)"),
+            Some(0x55d0..0x55f8)
+        );
+        assert_eq!(
+            as_in_its_file("55d0-55f8 r--p 00000000 08:02 135522    /usr/bin/minik8s"),
             Some(0x55d0..0x55f8)
         );
         for other in [
             "55d0-55f8 r--p 00028000 08:02 135522    /usr/bin/minik8s",
-            "55d0-55f8 rw-p 00028000 08:02 135522    /usr/bin/minik8s",
+            "55d0-55f8 rw-p 00000000 08:02 135522    /usr/bin/minik8s",
             "55d0-55f8 rwxp 00000000 00:00 0 ",
             "55d0-55f8 r-xp 00000000 00:00 0         [vdso]",
             "",
         ] {
-            assert_eq!(code(other), None, "{other}");
+            assert_eq!(as_in_its_file(other), None, "{other}");
         }
         let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-        let here = only_code_of_files_is_let_go_of as *const () as usize;
-        let ours = maps.lines().filter_map(code).find(|range| range.contains(&here));
+        let here = only_what_is_as_in_its_file_is_let_go_of as *const () as usize;
+        let ours = maps.lines().filter_map(as_in_its_file).find(|range| range.contains(&here));
         let_go_of(ours.expect("this very function is mapped from a file"));
-        assert_eq!(code(""), None, "and still runs");
+        assert_eq!(as_in_its_file(""), None, "and still runs");
     }
 }

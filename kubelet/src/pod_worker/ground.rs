@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
-use client::EventType;
+use client::{Backoff, EventType};
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::{ADDRESS_ANNOTATION, NetworkMode, PodView, SandboxSpec, SandboxView};
 use tokio::time::Instant;
@@ -38,7 +38,9 @@ impl Worker {
         }
         match self.prepare_volumes(pod, &self.around(pod), crate::volumes::REFRESH / 2).await {
             Ok(prepared) => {
-                let next = prepared.refresh_after;
+                // Fifty pods that came together would look together for ever, and need the memory for it (upstream's
+                // workers spread too: `workerResyncIntervalJitterFactor`).
+                let next = prepared.refresh_after.map(|time| Backoff::new(time, time).next_delay());
                 self.volumes = Some((prepared.paths, next.map(|time| Instant::now() + time)));
                 next
             }
