@@ -5,6 +5,7 @@
 #
 #   scripts/setup.sh          what up.sh needs
 #   scripts/setup.sh --test   and what test.sh needs besides; with --long, what test.sh --long needs
+#   scripts/setup.sh --small  and what small.sh needs besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/docker.sh
@@ -20,6 +21,8 @@ declare -A packages=(
 if [ "${1:-}" = --test ]; then
     packages[etcd]=etcd-server
     packages[debootstrap]=debootstrap
+elif [ "${1:-}" = --small ]; then
+    packages[valgrind]=valgrind
 fi
 
 missing=()

@@ -15,8 +15,13 @@ source scripts/lib/images.sh
 # shellcheck source=scripts/lib/apart.sh
 source scripts/lib/apart.sh
 
-scripts/setup.sh
-if ! command -v valgrind >/dev/null; then apt-get install -y -qq --no-install-recommends valgrind >/dev/null; fi
+scripts/setup.sh --small
+# Rust's own linker is what links here (so far on x86_64 alone), and can be told in which order.
+linker=$(rustc --print sysroot)/lib/rustlib/$(rustc --print host-tuple)/bin/gcc-ld/ld.lld
+if [ ! -x "$linker" ]; then
+    echo "small: this Rust has no $linker; one from rustup has, on x86_64" >&2
+    exit 1
+fi
 small=${CARGO_TARGET_DIR:-target}/small
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/minik8s-small-XXXXXX")
 trap 'rm -rf "$work"' EXIT
@@ -24,7 +29,7 @@ trap 'rm -rf "$work"' EXIT
 step() { printf '\n== %s\n' "$*"; }
 
 step "build, and keep what the linker was given"
-# Of the linker (lld, which rustc brings along); symbols stay in, for what watches.
+# Symbols stay in, for what watches.
 cargo rustc --profile small --bin minik8s -- -C strip=none -C link-arg="-Wl,--reproduce=$work/link.tar"
 mkdir "$work/link"
 tar -C "$work/link" -xf "$work/link.tar"
@@ -62,7 +67,6 @@ step "link again"
 for calls in kubelet.calls.2 kubelet.calls.1 kubelet.calls apiserver.calls controllers.calls; do
     sed -En "s/^c?fn=\([0-9]+\) (.*)/\1/p" "$work/$calls" | sed "s/'[0-9]*\$//" | sort -u
 done | awk '!seen[$0]++' >"$work/order"
-linker=$(rustc --print sysroot)/lib/rustlib/$(rustc --print host-tuple)/bin/gcc-ld/ld.lld
 # What was kept of the first link is a tree of files, and everything that its command names is looked for in there.
 tree=$(dirname "$work"/link/*/response.txt)
 cp "$work/order" "$tree/order"

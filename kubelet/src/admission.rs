@@ -37,10 +37,11 @@ struct Taken {
 
 impl Taken {
     fn by(allocated: &Pod) -> Self {
-        let mut used = Used::default();
-        used.add(allocated);
-        used.host_ports.shrink_to_fit();
-        Self { allocated: text(allocated), used, burstable: qos_class(allocated) == "Burstable" }
+        Self {
+            allocated: text(allocated),
+            used: Used::by(allocated),
+            burstable: qos_class(allocated) == "Burstable",
+        }
     }
 }
 
@@ -101,7 +102,7 @@ impl Admission {
     fn used_by_others(&self, uid: &str) -> Used {
         let mut used = Used::default();
         for (_, taken) in self.taken.iter().filter(|(other, _)| *other != uid) {
-            used.add_all(&taken.used);
+            used.add(&taken.used);
         }
         used
     }

@@ -71,16 +71,22 @@ impl StatusWriter {
         Self { shared }
     }
 
-    /// Hands over a pod's newest status. `pod` is the object as the API has it; `delete` asks for the final
-    /// deletion once the status is written.
-    pub(crate) fn set(&self, pod: &pod::status::Object<'_>, status: &PodStatus, delete: bool) {
+    /// Hands over a pod's newest status. `pod` is the object as the API has it, and `known` reads its status for a pod that
+    /// is new here; `delete` asks for the final deletion once the status is written.
+    pub(crate) fn set(
+        &self,
+        pod: &pod::status::Object<'_>,
+        known: impl FnOnce() -> Box<str>,
+        status: &PodStatus,
+        delete: bool,
+    ) {
         let wanted = serde_json::to_string(status).expect("a status must be plain JSON").into_boxed_str();
         {
             let mut pods = self.shared.pods.lock();
             let entry = pods.entry(pod.uid.to_owned()).or_insert_with(|| Entry {
                 namespace: pod.namespace.to_owned(),
                 name: pod.name.to_owned(),
-                base: pod.status.into(),
+                base: known(),
                 wanted: Box::default(),
                 delete: false,
             });

@@ -335,7 +335,8 @@ impl GarbageCollector {
             return Ok(());
         }
         let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
-        let patch = json!({ "metadata": { "uid": uid, "resourceVersion": live["metadata"]["resourceVersion"], field: kept } });
+        let version = &live["metadata"]["resourceVersion"];
+        let patch = json!({ "metadata": { "uid": uid, "resourceVersion": version, field: kept } });
         self.patch(id, &patch).await
     }
 }

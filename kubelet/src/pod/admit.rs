@@ -64,17 +64,14 @@ pub struct Used {
 }
 
 impl Used {
-    /// Adds a pod.
-    pub fn add(&mut self, pod: &Pod) {
-        let asked = demand(pod);
-        self.demand.cpu += asked.cpu;
-        self.demand.memory += asked.memory;
-        self.pods += 1;
-        self.host_ports.extend(host_ports(pod));
+    /// What one pod uses.
+    #[must_use]
+    pub fn by(pod: &Pod) -> Self {
+        Self { demand: demand(pod), pods: 1, host_ports: host_ports(pod) }
     }
 
     /// Adds what other pods use.
-    pub fn add_all(&mut self, other: &Self) {
+    pub fn add(&mut self, other: &Self) {
         self.demand.cpu += other.demand.cpu;
         self.demand.memory += other.demand.memory;
         self.pods += other.pods;

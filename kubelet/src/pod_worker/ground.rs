@@ -38,9 +38,8 @@ impl Worker {
         }
         match self.prepare_volumes(pod, &self.around(pod), crate::volumes::REFRESH / 2).await {
             Ok(prepared) => {
-                // Fifty pods that came together would look together for ever, and need the memory for it (upstream's
-                // workers spread too: `workerResyncIntervalJitterFactor`).
-                let next = prepared.refresh_after.map(|time| Backoff::new(time, time).next_delay());
+                let next =
+                    if self.volumes.is_none() { first_wait(&prepared) } else { prepared.refresh_after };
                 self.volumes = Some((prepared.paths, next.map(|time| Instant::now() + time)));
                 next
             }
@@ -102,7 +101,7 @@ impl Worker {
         }
         match volumes {
             Ok(prepared) => {
-                let due = prepared.refresh_after.map(|time| Instant::now() + time);
+                let due = first_wait(&prepared).map(|time| Instant::now() + time);
                 // A volume that may show the pod's address is written again at once, now that there is one.
                 let due =
                     if wants_address_in_volume && shows_address(pod) { Some(Instant::now()) } else { due };
@@ -181,7 +180,8 @@ impl Worker {
         if self.volumes.is_none() {
             let prepared = self.prepare_volumes(pod, &self.around(pod), Duration::ZERO).await;
             let prepared = prepared.map_err(|error| self.volume_failed(pod, &error))?;
-            self.volumes = Some((prepared.paths, prepared.refresh_after.map(|time| Instant::now() + time)));
+            let due = first_wait(&prepared).map(|time| Instant::now() + time);
+            self.volumes = Some((prepared.paths, due));
         }
         self.write_files(pod).await
     }
@@ -222,6 +222,12 @@ impl Worker {
             handler: None,
         }
     }
+}
+
+/// Until volumes that were set up just now are looked at again. Pods that came together part here: they would look together
+/// for ever, and need the memory for it all at once (upstream's workers part too: `workerResyncIntervalJitterFactor`).
+fn first_wait(prepared: &Prepared) -> Option<Duration> {
+    prepared.refresh_after.map(|time| Backoff::new(time, time).next_delay())
 }
 
 /// Whether a pod shows its own address in a volume.

@@ -71,9 +71,8 @@ impl Worker {
         {
             self.context.statuses.forget(&before);
         }
-        let object =
-            Object { uid: &mirror.uid, namespace: namespace(pod), name: name(pod), status: &mirror.status };
-        self.context.statuses.set(&object, status, false);
+        let object = Object { uid: &mirror.uid, namespace: namespace(pod), name: name(pod) };
+        self.context.statuses.set(&object, || mirror.status.clone(), status, false);
     }
 
     /// The static pod is gone: so is its copy.

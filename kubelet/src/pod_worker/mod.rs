@@ -526,7 +526,7 @@ impl Worker {
 /// The typed view of an object.
 fn parse(bytes: &Bytes) -> Result<Pod, serde_json::Error> {
     let mut pod: Pod = serde_json::from_slice(bytes)?;
-    // Nothing here asks who wrote what, and it is half of a pod: probes keep theirs.
+    // Nothing here asks who wrote what, and it is half of what a probe would hold on to.
     pod.metadata.managed_fields = None;
     Ok(pod)
 }

@@ -68,9 +68,9 @@ impl Worker {
         if is_static(pod) {
             self.publish_to_mirror(pod, &computed);
         } else {
-            let known = status::as_it_came(self.object.as_deref().unwrap_or_default());
-            let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod), status: &known };
-            self.context.statuses.set(&object, &computed, delete);
+            let known = || status::as_it_came(self.object.as_deref().unwrap_or_default());
+            let object = Object { uid: uid(pod), namespace: namespace(pod), name: name(pod) };
+            self.context.statuses.set(&object, known, &computed, delete);
         }
         self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());
         if is_terminal(Some(&computed)) {

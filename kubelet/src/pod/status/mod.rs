@@ -100,8 +100,6 @@ pub struct Object<'a> {
     pub namespace: &'a str,
     /// `metadata.name`.
     pub name: &'a str,
-    /// `status`, see [`as_it_came`].
-    pub status: &'a str,
 }
 
 /// The JSON text of an object's `status`, `null` without. It is kept for every pod and read for each write only: as a
