@@ -18,6 +18,7 @@ mod lifecycle;
 mod nodes;
 mod pod_ipc;
 mod quickstart;
+mod scarce;
 mod simulated;
 mod store;
 mod streams;

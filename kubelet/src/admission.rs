@@ -3,7 +3,7 @@
 //! The decision itself is pure (`pod::admit`); this keeps the sum of those that were taken, and through
 //! [`Allocations`] what each was given.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use api_objects::Value;
 use k8s_openapi::api::core::v1::Pod;
@@ -57,8 +57,13 @@ impl Admission {
     }
 
     /// Follows changes of the node's labels.
-    pub(crate) fn set_labels(&mut self, labels: std::collections::BTreeMap<String, String>) {
+    pub(crate) fn set_labels(&mut self, labels: BTreeMap<String, String>) {
         self.node.labels = labels;
+    }
+
+    /// Follows what the node has of huge pages and extended resources.
+    pub(crate) fn set_scarce(&mut self, scarce: BTreeMap<String, i64>) {
+        self.node.scarce = scarce;
     }
 
     /// Follows what the node is short of.

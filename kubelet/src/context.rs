@@ -8,13 +8,15 @@ use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    NodeView,
+    accounts::Accounts,
     admission::Admission,
     events::Events,
     groups::Groups,
     images::Images,
     measures::Measures,
     network::NetworkReceiver,
-    node::{Machine, Registered},
+    node::{self, Machine, Registered},
     pod::{environment::ServiceFacts, identity::NameService, resources::Demand},
     status_writer::StatusWriter,
     volumes::{Volumes, objects::Objects},
@@ -36,6 +38,8 @@ pub(crate) struct Context {
     pub objects: Arc<Objects>,
     /// Images.
     pub images: Images,
+    /// Who they know.
+    pub accounts: Accounts,
     /// The API, for mirror pods.
     pub client: Client,
     /// The node's object, which owns them, once it is registered.
@@ -70,4 +74,13 @@ pub(crate) struct Context {
     pub shutdown: CancellationToken,
     /// Joined at the end.
     pub tasks: TaskTracker,
+}
+
+impl Context {
+    /// Lets admission know what the API says of this node.
+    pub(crate) fn follow_node(&self, node: &NodeView) {
+        let mut admission = self.admission.lock();
+        admission.set_labels(node.labels.clone());
+        admission.set_scarce(node::scarce(&self.machine, &node.extended));
+    }
 }

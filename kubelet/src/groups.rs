@@ -27,6 +27,8 @@ use crate::{
 pub(crate) struct Groups {
     inner: Option<Arc<PodGroups>>,
     pids_limit: Option<i64>,
+    /// Bytes of the pages that this machine has.
+    huge_page_sizes: Vec<u64>,
     /// The shares that burstable pods have together, as written last. Held while they are written.
     burstable: Mutex<Option<i64>>,
 }
@@ -37,6 +39,7 @@ impl Groups {
         config: &Config,
         facts: Result<RuntimeFacts, String>,
         allocatable: Demand,
+        huge_page_sizes: Vec<u64>,
     ) -> Self {
         let inner = match facts {
             Ok(facts) => match facts.control_groups {
@@ -64,12 +67,12 @@ impl Groups {
                 None
             }
         };
-        Self { inner, pids_limit: config.pod_pids_limit, burstable: Mutex::default() }
+        Self { inner, pids_limit: config.pod_pids_limit, huge_page_sizes, burstable: Mutex::default() }
     }
 
     /// What a pod's group is to be set to.
     pub(crate) fn settings(&self, pod: &Pod) -> Option<GroupSettings> {
-        self.inner.as_ref().map(|_| settings(pod, self.pids_limit))
+        self.inner.as_ref().map(|_| settings(pod, self.pids_limit, &self.huge_page_sizes))
     }
 
     /// What the runtime is told to put the pod's containers into.

@@ -8,6 +8,7 @@
 //! · `pod_worker` (one pod's life) · [`pod`] (decisions) · `volumes` · `images` · `status_writer` · `server`
 //! (logs, exec, metrics) · [`simulated`] (a thousand nodes that only pretend).
 
+mod accounts;
 mod admission;
 mod allocations;
 mod api;
@@ -17,6 +18,7 @@ mod events;
 mod files;
 mod groups;
 mod heartbeat;
+mod huge_pages;
 mod images;
 pub mod join;
 mod measures;
@@ -34,7 +36,7 @@ mod static_pods;
 mod status_writer;
 mod volumes;
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use api_objects::{Value, object::ObjectMeta};
 use client::{Client, EventType, Informers, Recorder, Scope};
@@ -49,6 +51,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use config::{Args, Config, ConfigError, RuntimeKind};
 
+use accounts::Accounts;
 use admission::Admission;
 use allocations::Allocations;
 use context::Context;
@@ -167,8 +170,10 @@ pub async fn connect(
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct NodeView {
     uid: String,
-    labels: std::collections::BTreeMap<String, String>,
+    labels: BTreeMap<String, String>,
     pod_cidr: Option<ipnet::Ipv4Net>,
+    /// The extended resources that somebody has told its capacity of.
+    extended: BTreeMap<String, String>,
     /// Whether somebody has declared a condition unknown that this kubelet reports.
     doubted: bool,
 }
@@ -246,17 +251,21 @@ async fn start(
     }
     let allocatable = Demand {
         cpu: i64::try_from(machine.cpus).unwrap_or(i64::MAX).saturating_mul(1000),
-        memory: i64::try_from(machine.memory).unwrap_or(i64::MAX),
+        memory: i64::try_from(machine.allocatable_memory()).unwrap_or(i64::MAX),
+        storage: i64::try_from(machine.allocatable_disk()).unwrap_or(i64::MAX),
     };
-    let groups = Groups::open(&config, runtime_facts, allocatable).await;
+    let huge_page_sizes = machine.huge_pages.iter().map(|pages| pages.size).collect();
+    let groups = Groups::open(&config, runtime_facts, allocatable, huge_page_sizes).await;
     let facts = NodeFacts {
         name: name.clone(),
         // Until the API says what others have put there.
         labels: node::labels(&config, &machine),
         allocatable,
+        scarce: node::scarce(&machine, &BTreeMap::new()),
         max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         pressure: Pressure::default(),
         unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
+        has_app_armor: machine.has_app_armor,
     };
     let reviewer = client.clone();
     let context = Arc::new(Context {
@@ -266,6 +275,7 @@ async fn start(
         network,
         volumes: Volumes::new(layout, Arc::clone(&objects), tokens, claims, unpacked, Arc::clone(&measures)),
         objects,
+        accounts: Accounts::new(Arc::clone(&runtime)),
         images: Images::new(Arc::clone(&runtime), root.join("pulled-images")),
         client: client.clone(),
         registered,
@@ -281,7 +291,7 @@ async fn start(
         },
         host_ips: addresses,
         allocatable,
-        memory_capacity: allocatable.memory,
+        memory_capacity: i64::try_from(machine.memory).unwrap_or(i64::MAX),
         machine,
         measures,
         sandbox_image: config.sandbox_image.clone(),
@@ -328,7 +338,8 @@ fn project_node(bytes: &[u8], meta: &ObjectMeta) -> Option<NodeView> {
         .into_iter()
         .flatten()
         .any(|condition| of_kubelet(&condition["type"]) && condition["status"] == "Unknown");
-    Some(NodeView { uid: meta.uid.clone(), labels: meta.labels.clone(), pod_cidr, doubted })
+    let extended = node::extended(node.pointer("/status/capacity"));
+    Some(NodeView { uid: meta.uid.clone(), labels: meta.labels.clone(), pod_cidr, extended, doubted })
 }
 
 /// How a node's pods are reached; `None` until it has an address and a range.

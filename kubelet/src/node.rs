@@ -11,8 +11,8 @@ use std::{
     time::Duration,
 };
 
-use api_objects::{Value, object::ObjectMeta};
-use client::{Client, Error, Informer, PatchType};
+use api_objects::{Value, object::ObjectMeta, quantity::Quantity};
+use client::{Client, Error, Informer, Key, PatchType};
 use jiff::Timestamp;
 use kubelet_runtime::{ImageView, PodRuntime};
 use serde_json::json;
@@ -22,7 +22,9 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     NodeView, RuntimeKind, api,
     config::{Config, Taint},
+    huge_pages::{self, HugePages},
     network::NetworkReceiver,
+    pod::resources::is_extended,
     pressure::thresholds::Pressure,
 };
 
@@ -48,6 +50,8 @@ pub(crate) struct Machine {
     pub cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// Memory that was set aside as huge pages.
+    pub huge_pages: Vec<HugePages>,
     /// Bytes of the file system that holds the kubelet's directory.
     pub disk: u64,
     /// `uname -r`
@@ -62,6 +66,8 @@ pub(crate) struct Machine {
     pub boot_id: String,
     /// The machine's host name.
     pub hostname: String,
+    /// Whether AppArmor is in force.
+    pub has_app_armor: bool,
 }
 
 impl Machine {
@@ -79,6 +85,7 @@ impl Machine {
         Self {
             cpus,
             memory: meminfo("MemTotal").unwrap_or_default(),
+            huge_pages: huge_pages::measure(std::path::Path::new(huge_pages::DIRECTORY)),
             disk: disk(root).map_or(0, |(total, _)| total),
             kernel: read("/proc/sys/kernel/osrelease"),
             os_image,
@@ -86,8 +93,41 @@ impl Machine {
             system_uuid: read("/sys/class/dmi/id/product_uuid"),
             boot_id: read("/proc/sys/kernel/random/boot_id"),
             hostname: read("/proc/sys/kernel/hostname"),
+            has_app_armor: read("/sys/module/apparmor/parameters/enabled") == "Y",
         }
     }
+
+    /// Bytes of memory for pods: what was set aside as huge pages is no other memory.
+    #[must_use]
+    pub(crate) fn allocatable_memory(&self) -> u64 {
+        let huge = self.huge_pages.iter().map(|pages| pages.bytes()).fold(0, u64::saturating_add);
+        self.memory.saturating_sub(huge)
+    }
+
+    /// Bytes of disk for pods: a tenth is kept, as upstream's hard eviction threshold does.
+    #[must_use]
+    pub(crate) fn allocatable_disk(&self) -> u64 {
+        self.disk / 10 * 9
+    }
+}
+
+/// The extended resources of a node's capacity.
+#[must_use]
+pub(crate) fn extended(capacity: Option<&Value>) -> BTreeMap<String, String> {
+    let all = capacity.and_then(Value::as_object).into_iter().flatten();
+    let extended = all.filter(|(name, _)| is_extended(name));
+    extended.filter_map(|(name, amount)| Some((name.clone(), amount.as_str()?.to_owned()))).collect()
+}
+
+/// How much a node has of what not every node has.
+#[must_use]
+pub(crate) fn scarce(machine: &Machine, extended: &BTreeMap<String, String>) -> BTreeMap<String, i64> {
+    let huge = machine.huge_pages.iter().map(|pages| (pages.resource(), pages.bytes()));
+    let huge = huge.map(|(name, bytes)| (name, i64::try_from(bytes).unwrap_or(i64::MAX)));
+    let told = extended
+        .iter()
+        .filter_map(|(name, text)| Some((name.clone(), text.parse::<Quantity>().ok()?.value())));
+    huge.chain(told).collect()
 }
 
 /// A line of `/proc/meminfo`, in bytes.
@@ -122,6 +162,8 @@ pub(crate) struct Condition {
     pub images: Vec<(Vec<String>, u64)>,
     /// The runtime's handlers.
     pub handlers: Vec<String>,
+    /// Extended resources, which are whoever's who told the node's object of them.
+    pub extended: BTreeMap<String, String>,
 }
 
 /// The first address by which others reach this machine: that of the route to the outside.
@@ -193,16 +235,7 @@ pub(crate) fn status(
     before: &Value,
     now: Timestamp,
 ) -> Value {
-    let resources = json!({
-        "cpu": machine.cpus.to_string(),
-        "memory": format!("{}Ki", machine.memory / 1024),
-        "ephemeral-storage": format!("{}Ki", machine.disk / 1024),
-        "hugepages-1Gi": "0",
-        "hugepages-2Mi": "0",
-        "pods": config.max_pods.to_string(),
-    });
-    let mut allocatable = resources.clone();
-    allocatable["ephemeral-storage"] = json!((machine.disk / 10 * 9).to_string());
+    let (resources, allocatable) = resources(config, machine, &found.extended, before);
     let mut listed: Vec<Value> =
         addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
     listed.push(json!({"type": "Hostname", "address": config.node_name}));
@@ -233,8 +266,45 @@ pub(crate) fn status(
     });
     if config.runtime == RuntimeKind::Docker {
         status["runtimeHandlers"] = handlers.collect();
+        // The groups of a container are settled here, before Docker hears of them (`pod::account`).
+        status["features"] = json!({"supplementalGroupsPolicy": true});
     }
     status
+}
+
+/// Capacity and allocatable. What others have told the capacity of may be used (upstream's `MachineInfo` setter); what
+/// was there and is no more is null, so that a patch takes it away.
+fn resources(
+    config: &Config,
+    machine: &Machine,
+    extended: &BTreeMap<String, String>,
+    before: &Value,
+) -> (Value, Value) {
+    let mut capacity = json!({
+        "cpu": machine.cpus.to_string(),
+        "memory": format!("{}Ki", machine.memory / 1024),
+        "ephemeral-storage": format!("{}Ki", machine.disk / 1024),
+        "pods": config.max_pods.to_string(),
+    });
+    for pages in &machine.huge_pages {
+        capacity[pages.resource()] = Value::String(huge_pages::binary(pages.bytes()));
+    }
+    for (name, amount) in extended {
+        capacity[name] = Value::String(amount.clone());
+    }
+    let mut allocatable = capacity.clone();
+    allocatable["memory"] = json!(format!("{}Ki", machine.allocatable_memory() / 1024));
+    allocatable["ephemeral-storage"] = json!(machine.allocatable_disk().to_string());
+    let gone = |of: &str, now: &mut Value| {
+        for (name, _) in before[of].as_object().into_iter().flatten() {
+            if now.get(name).is_none() && (huge_pages::is_huge(name) || is_extended(name)) {
+                now[name] = Value::Null;
+            }
+        }
+    };
+    gone("allocatable", &mut allocatable);
+    gone("capacity", &mut capacity);
+    (capacity, allocatable)
 }
 
 /// The four conditions, with upstream's reasons and messages.
@@ -378,6 +448,7 @@ impl NodeKeeper {
             if self.registered.borrow().is_none() {
                 match self.register().await {
                     Ok(node) => {
+                        known = node.get("status").cloned().unwrap_or_default();
                         let ObjectMeta { uid, labels, .. } = ObjectMeta::from_value(&node);
                         self.registered.send_replace(Some(Registration { uid, labels }));
                     }
@@ -481,7 +552,14 @@ impl NodeKeeper {
                 .map_or_else(|_| String::new(), |version| format!("{}://{version}", self.runtime.name())),
             images,
             handlers: self.handlers.clone(),
+            extended: self.extended(),
         }
+    }
+
+    /// The extended resources of the node's object, as the API has it now.
+    fn extended(&self) -> BTreeMap<String, String> {
+        let node = self.nodes.get(&Key::new("", &self.config.node_name));
+        node.map(|node| node.extended.clone()).unwrap_or_default()
     }
 }
 

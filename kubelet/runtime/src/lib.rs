@@ -294,6 +294,15 @@ pub struct ImageView {
     pub pinned: bool,
 }
 
+/// Who an image knows.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AccountFiles {
+    /// `/etc/passwd`; empty if there is none.
+    pub passwd: String,
+    /// `/etc/group`; empty if there is none.
+    pub group: String,
+}
+
 /// Name and password for a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RegistryAuth {
@@ -513,6 +522,8 @@ pub trait PodRuntime: Send + Sync + 'static {
     /// Unpacks the files of an image into an empty directory on this node. Nothing of it lands outside; devices and
     /// pipes are left out. After a failure the directory may hold a part.
     async fn unpack_image(&self, id: &str, into: &Path) -> Result<(), RuntimeError>;
+    /// The users and groups that an image knows.
+    async fn image_accounts(&self, id: &str) -> Result<AccountFiles, RuntimeError>;
     /// Pulls an image.
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError>;
 

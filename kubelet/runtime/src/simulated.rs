@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 use tokio::sync::broadcast;
 
 use crate::{
-    ADDRESS_ANNOTATION, Capabilities, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput,
-    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
-    RegistryAuth, RuntimeError, RuntimeEvent, RuntimeFacts, SandboxSpec, SandboxView,
+    ADDRESS_ANNOTATION, AccountFiles, Capabilities, ContainerSpec, ContainerState, ContainerView,
+    EventStream, ExecOutput, ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection,
+    PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError, RuntimeEvent, RuntimeFacts, SandboxSpec,
+    SandboxView,
     usage::{ContainerUsage, PodUsage, RuntimeUsage},
 };
 
@@ -360,6 +361,10 @@ impl PodRuntime for SimulatedRuntime {
 
     async fn image_root(&self) -> Result<Option<std::path::PathBuf>, RuntimeError> {
         Ok(None)
+    }
+
+    async fn image_accounts(&self, _id: &str) -> Result<AccountFiles, RuntimeError> {
+        Err(RuntimeError::Unsupported("accounts of images"))
     }
 
     async fn unpack_image(&self, _id: &str, _into: &std::path::Path) -> Result<(), RuntimeError> {

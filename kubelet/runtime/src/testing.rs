@@ -14,8 +14,8 @@ use std::{
 use futures_util::StreamExt;
 
 use crate::{
-    ContainerResources, ContainerSecurity, ContainerSpec, ContainerState, ContainerView, ExecSpec,
-    LogOptions, NetworkMode, Output, PodIdentity, PodRuntime, PodView, RuntimeError, SandboxSpec,
+    AccountFiles, ContainerResources, ContainerSecurity, ContainerSpec, ContainerState, ContainerView,
+    ExecSpec, LogOptions, NetworkMode, Output, PodIdentity, PodRuntime, PodView, RuntimeError, SandboxSpec,
 };
 
 /// The image that the suite's containers are made of: a busybox whose entrypoint is empty.
@@ -259,6 +259,7 @@ async fn refuses_commands(harness: &impl Harness) {
     assert!(matches!(runtime.port_forward("uid", 80).await.err(), Some(RuntimeError::Unsupported(_))));
     let unpacked = runtime.unpack_image(IMAGE, Path::new("/nowhere")).await;
     assert!(matches!(unpacked, Err(RuntimeError::Unsupported(_))), "{unpacked:?}");
+    assert!(matches!(runtime.image_accounts(IMAGE).await, Err(RuntimeError::Unsupported(_))));
 }
 
 async fn images_are_unpacked(harness: &impl Harness) {
@@ -279,6 +280,10 @@ async fn images_are_unpacked(harness: &impl Harness) {
     }
     std::fs::remove_dir_all(&home).expect("the directory must go");
     let missing = runtime.unpack_image("minik8s.test/no-such-image:1", &home).await;
+    assert!(matches!(missing, Err(RuntimeError::ImageNotPresent(_))), "{missing:?}");
+    let accounts = runtime.image_accounts(&image.id).await.expect("an image without accounts has none");
+    assert_eq!(accounts, AccountFiles::default());
+    let missing = runtime.image_accounts("minik8s.test/no-such-image:1").await;
     assert!(matches!(missing, Err(RuntimeError::ImageNotPresent(_))), "{missing:?}");
 }
 

@@ -10,8 +10,8 @@ use std::{
 };
 
 use kubelet_runtime::{
-    Capabilities, ContainerResources, ContainerSpec, ContainerView, EventStream, ExecOutput, ExecSession,
-    ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
+    AccountFiles, Capabilities, ContainerResources, ContainerSpec, ContainerView, EventStream, ExecOutput,
+    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
     RegistryAuth, RuntimeError, RuntimeFacts, SandboxSpec, SandboxView, usage::RuntimeUsage,
 };
 use tokio::time::Instant;
@@ -166,6 +166,10 @@ impl PodRuntime for MeasuredRuntime {
 
     async fn image_root(&self) -> Result<Option<PathBuf>, RuntimeError> {
         self.timed("image_fs_info", self.inner.image_root()).await
+    }
+
+    async fn image_accounts(&self, id: &str) -> Result<AccountFiles, RuntimeError> {
+        self.timed("image_accounts", self.inner.image_accounts(id)).await
     }
 
     async fn unpack_image(&self, id: &str, into: &Path) -> Result<(), RuntimeError> {

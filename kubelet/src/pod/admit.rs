@@ -10,7 +10,8 @@ use serde_json::Value;
 
 use super::{
     all_containers,
-    resources::{Demand, demand, qos_class},
+    resources::{Demand, demand, is_extended, qos_class, scarce},
+    security::needs_app_armor,
     spec,
     supported::first_unsupported,
     sysctls,
@@ -42,14 +43,18 @@ pub struct NodeFacts {
     pub name: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
-    /// Allocatable CPU and memory.
+    /// Allocatable CPU, memory and disk.
     pub allocatable: Demand,
+    /// Huge pages in bytes, and the extended resources that somebody has told the node's object of.
+    pub scarce: BTreeMap<String, i64>,
     /// Most pods.
     pub max_pods: usize,
     /// What it is short of.
     pub pressure: Pressure,
     /// Kernel parameters that pods may set besides those that harm nobody else.
     pub unsafe_sysctls: Vec<String>,
+    /// Whether its kernel confines programs by profiles of AppArmor.
+    pub has_app_armor: bool,
 }
 
 /// What the pods that were taken before use.
@@ -57,6 +62,8 @@ pub struct NodeFacts {
 pub struct Used {
     /// Sum of requests.
     pub demand: Demand,
+    /// The same of huge pages and extended resources.
+    pub scarce: BTreeMap<String, i64>,
     /// Number of pods.
     pub pods: usize,
     /// Host ports.
@@ -67,13 +74,15 @@ impl Used {
     /// What one pod uses.
     #[must_use]
     pub fn by(pod: &Pod) -> Self {
-        Self { demand: demand(pod), pods: 1, host_ports: host_ports(pod) }
+        Self { demand: demand(pod), scarce: scarce(pod), pods: 1, host_ports: host_ports(pod) }
     }
 
     /// Adds what other pods use.
     pub fn add(&mut self, other: &Self) {
-        self.demand.cpu += other.demand.cpu;
-        self.demand.memory += other.demand.memory;
+        self.demand.add(other.demand);
+        for (name, amount) in &other.scarce {
+            *self.scarce.entry(name.clone()).or_default() += amount;
+        }
         self.pods += other.pods;
         self.host_ports.extend_from_slice(&other.host_ports);
     }
@@ -117,6 +126,12 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
     if let Some(message) = sysctls::forbidden(pod, &node.unsafe_sysctls) {
         return Err(Rejection::new("SysctlForbidden", &message));
     }
+    if needs_app_armor(pod) && !node.has_app_armor {
+        return Err(Rejection::new(
+            "AppArmor",
+            "Cannot enforce AppArmor: AppArmor is not enabled on the host",
+        ));
+    }
     if !bears(pod, node.pressure) {
         let message = format!("The node had condition: [{}]. ", node.pressure.names().join(" "));
         return Err(Rejection::new("Evicted", &message));
@@ -152,6 +167,22 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
     }
     if asked.memory > 0 && used.demand.memory + asked.memory > node.allocatable.memory {
         return Err(insufficient("memory", asked.memory, used.demand.memory, node.allocatable.memory));
+    }
+    if asked.storage > 0 && used.demand.storage + asked.storage > node.allocatable.storage {
+        let (used, capacity) = (used.demand.storage, node.allocatable.storage);
+        return Err(insufficient("ephemeral-storage", asked.storage, used, capacity));
+    }
+    for (name, asked) in scarce(pod) {
+        // What is not of nodes but of the cluster only its scheduler counts (`removeMissingExtendedResources`).
+        let has = match node.scarce.get(&name) {
+            Some(has) => *has,
+            None if is_extended(&name) => continue,
+            None => 0,
+        };
+        let taken = used.scarce.get(&name).copied().unwrap_or_default();
+        if taken + asked > has {
+            return Err(insufficient(&name, asked, taken, has));
+        }
     }
     Ok(())
 }
@@ -270,10 +301,12 @@ mod tests {
         NodeFacts {
             name: "node".into(),
             labels: [("disk".to_owned(), "ssd".to_owned())].into(),
-            allocatable: Demand { cpu: 2000, memory: 1 << 30 },
+            allocatable: Demand { cpu: 2000, memory: 1 << 30, storage: 10 << 30 },
+            scarce: [("hugepages-2Mi".to_owned(), 8 << 20), ("example.com/dongle".to_owned(), 2)].into(),
             max_pods: 2,
             pressure: Pressure::default(),
             unsafe_sysctls: Vec::new(),
+            has_app_armor: false,
         }
     }
 
@@ -285,7 +318,8 @@ mod tests {
     fn reasons() {
         let full = Used { pods: 2, ..Used::default() };
         let busy = Used {
-            demand: Demand { cpu: 1500, memory: 0 },
+            demand: Demand { cpu: 1500, ..Demand::default() },
+            scarce: [("hugepages-2Mi".to_owned(), 4 << 20), ("example.com/dongle".to_owned(), 1)].into(),
             pods: 1,
             host_ports: vec![("TCP".into(), String::new(), 80)],
         };
@@ -309,6 +343,20 @@ mod tests {
             Err("OutOfmemory".into())
         );
         assert_eq!(
+            decide(&container(json!({"resources": {"requests": {"ephemeral-storage": "11Gi"}}})), &busy),
+            Err("OutOfephemeral-storage".into())
+        );
+        for (name, fits, is_too_much) in [("hugepages-2Mi", "4Mi", "6Mi"), ("example.com/dongle", "1", "2")] {
+            let asking = |amount: &str| {
+                container(json!({"resources": {"requests": {name: amount}, "limits": {name: amount}}}))
+            };
+            assert_eq!(decide(&asking(fits), &busy), Ok(()));
+            assert_eq!(decide(&asking(is_too_much), &busy), Err(format!("OutOf{name}")));
+        }
+        let unknown = |name: &str| container(json!({"resources": {"requests": {name: "1Gi"}}}));
+        assert_eq!(decide(&unknown("example.com/of-the-cluster"), &busy), Ok(()));
+        assert_eq!(decide(&unknown("hugepages-1Gi"), &busy), Err("OutOfhugepages-1Gi".into()));
+        assert_eq!(
             decide(&container(json!({"ports": [{"containerPort": 8080, "hostPort": 80}]})), &busy),
             Err("NodePorts".into())
         );
@@ -330,6 +378,9 @@ mod tests {
             decide(&json!({"containers": [], "hostUsers": false}), &busy),
             Err("UnsupportedField".into())
         );
+        let confined = |kind: &str| json!({"containers": [{"name": "a", "securityContext": {"appArmorProfile": {"type": kind}}}]});
+        assert_eq!(decide(&confined("RuntimeDefault"), &busy), Err("AppArmor".into()));
+        assert_eq!(decide(&confined("Unconfined"), &busy), Ok(()));
         let affinity = |operator: &str| {
             json!({"containers": [], "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
                 {"nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": operator, "values": ["ssd"]}]}]}}}})
@@ -342,7 +393,7 @@ mod tests {
     fn a_resize_fits_is_deferred_or_cannot_be() {
         let asking =
             |cpu: &str| pod(json!({"containers": [{"name": "a", "resources": {"requests": {"cpu": cpu}}}]}));
-        let used = Used { demand: Demand { cpu: 1000, memory: 0 }, pods: 1, ..Used::default() };
+        let used = Used { demand: Demand { cpu: 1000, ..Demand::default() }, pods: 1, ..Used::default() };
         let judge =
             |cpu: &str| resize(&asking(cpu), &asking("500m"), &node(), &used).map_err(|(reason, _)| reason);
         assert_eq!(judge("1"), Ok(()));

@@ -3,6 +3,8 @@
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::control_groups::{Group, GroupSettings, QosClass};
 
+use crate::huge_pages;
+
 use super::{
     resources::{self, PERIOD, quota, shares},
     uid,
@@ -27,15 +29,21 @@ pub fn group(pod: &Pod) -> Group<'_> {
     Group::Pod(class(pod), uid(pod))
 }
 
-/// What it is set to. `pids_limit` holds for every pod of the node.
+/// What it is set to. `pids_limit` holds for every pod of the node; of huge pages of the sizes (in bytes) that the machine
+/// has, a pod gets what it asks for and no others.
 #[must_use]
-pub fn settings(pod: &Pod, pids_limit: Option<i64>) -> GroupSettings {
+pub fn settings(pod: &Pod, pids_limit: Option<i64>, huge_page_sizes: &[u64]) -> GroupSettings {
     let limit = |name: &str| resources::pod_limit(pod, name).filter(|limit| *limit > 0);
     let (cpu, memory) = match class(pod) {
         QosClass::BestEffort => (None, None),
         QosClass::Guaranteed | QosClass::Burstable => (limit("cpu"), limit("memory")),
     };
+    let huge_pages = resources::huge_page_limits(pod);
+    let asked = |size: u64| huge_pages.iter().find(|(name, _)| huge_pages::size_of(name) == Some(size));
+    let huge_pages =
+        huge_page_sizes.iter().map(|size| (*size, asked(*size).map_or(0, |(_, bytes)| *bytes))).collect();
     GroupSettings {
+        huge_pages,
         cpu_shares: Some(shares(resources::demand(pod).cpu)),
         cpu_quota: Some(cpu.map_or(NO_LIMIT, quota)),
         cpu_period: Some(PERIOD),
@@ -53,7 +61,7 @@ mod tests {
 
     fn of(spec: Value) -> (QosClass, [Option<i64>; 3]) {
         let pod = pod(spec);
-        let settings = settings(&pod, None);
+        let settings = settings(&pod, None, &[]);
         assert_eq!((settings.cpu_period, settings.pids_limit), (Some(100_000), Some(-1)));
         (class(&pod), [settings.cpu_shares, settings.cpu_quota, settings.memory_limit])
     }
@@ -94,7 +102,17 @@ mod tests {
     }
 
     #[test]
+    fn huge_pages_are_those_that_are_asked_for() {
+        let resources = json!({"limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}});
+        let pod = pod(
+            json!({"containers": [{"name": "a", "resources": resources}, {"name": "b", "resources": resources}]}),
+        );
+        let found = settings(&pod, None, &[2 << 20, 1 << 30]).huge_pages;
+        assert_eq!(found, [(2 << 20, 8 << 20), (1 << 30, 0)]);
+    }
+
+    #[test]
     fn processes_are_limited_where_the_node_says_so() {
-        assert_eq!(settings(&pod(json!({"containers": []})), Some(50)).pids_limit, Some(50));
+        assert_eq!(settings(&pod(json!({"containers": []})), Some(50), &[]).pids_limit, Some(50));
     }
 }

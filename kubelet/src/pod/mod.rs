@@ -3,6 +3,7 @@
 //! A worker observes (runtime, API object, probe results), asks these modules what to do and what to report,
 //! and carries it out. Restart, back-off, probes and hooks are decided here, once, for every runtime.
 
+pub mod account;
 pub mod admit;
 pub mod downward;
 pub mod env_file;

@@ -15,6 +15,7 @@ use k8s_openapi::{
 use kubelet_runtime::ContainerResources;
 
 use super::{init_containers, is_sidecar, spec};
+use crate::huge_pages::is_huge;
 
 /// Period of the CPU quota in microseconds.
 pub(super) const PERIOD: i64 = 100_000;
@@ -220,13 +221,31 @@ fn measure_of(name: &str) -> fn(&Quantity) -> i64 {
     if name == "cpu" { milli } else { units }
 }
 
-/// What a pod asks of a node: milli-CPU and bytes of memory.
+/// What every node has: processors, memory, and its own disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Demand {
     /// Milli-CPU.
     pub cpu: i64,
     /// Bytes.
     pub memory: i64,
+    /// Bytes of `ephemeral-storage`.
+    pub storage: i64,
+}
+
+impl Demand {
+    /// Adds what somebody else asks for.
+    pub fn add(&mut self, other: Self) {
+        self.cpu += other.cpu;
+        self.memory += other.memory;
+        self.storage += other.storage;
+    }
+}
+
+/// Whether a resource is one that somebody has told the node's object of (`IsExtendedResourceName` of upstream's
+/// `pkg/apis/core/v1/helper`).
+#[must_use]
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
 /// A pod's effective requests (`PodRequests`): its own, or else those of its containers together; and the overhead.
@@ -238,7 +257,27 @@ pub fn demand(pod: &Pod) -> Demand {
         let inside = || aggregate(pod, |container| ask(container, name, measure));
         own.unwrap_or_else(inside) + get(spec(pod).overhead.as_ref(), name).map_or(0, measure)
     };
-    Demand { cpu: of("cpu"), memory: of("memory") }
+    Demand { cpu: of("cpu"), memory: of("memory"), storage: of("ephemeral-storage") }
+}
+
+/// What a pod requests of what not every node has: huge pages and extended resources. Both are asked for in limits and
+/// requests alike.
+#[must_use]
+pub fn scarce(pod: &Pod) -> BTreeMap<String, i64> {
+    let requests = effective(pod).requests.unwrap_or_default();
+    let scarce = requests.into_iter().filter(|(name, _)| is_huge(name) || is_extended(name));
+    scarce.map(|(name, amount)| (name, units(&amount))).filter(|(_, amount)| *amount > 0).collect()
+}
+
+/// The bytes of huge pages that a pod may use, by resource.
+#[must_use]
+pub fn huge_page_limits(pod: &Pod) -> BTreeMap<String, i64> {
+    let limits = effective(pod).limits.unwrap_or_default();
+    limits
+        .into_iter()
+        .filter(|(name, _)| is_huge(name))
+        .map(|(name, amount)| (name, units(&amount)))
+        .collect()
 }
 
 /// What a pod may use as a whole of `cpu` (in milli-units) or `memory`: known only where it has a limit of its own, or
@@ -281,8 +320,13 @@ pub fn field(
             let by = divisor.map(milli).filter(|value| *value > 0).unwrap_or(1000);
             Ok(divide(value, by).to_string())
         }
-        "memory" | "ephemeral-storage" => {
-            let missing = if is_limit && name == "memory" { allocatable.memory } else { 0 };
+        _ if matches!(name, "memory" | "ephemeral-storage") || is_huge(name) => {
+            // What has no limit may use all that the node has; of huge pages it has none (`MergeContainerResourceLimits`).
+            let missing = match name {
+                "memory" if is_limit => allocatable.memory,
+                "ephemeral-storage" if is_limit => allocatable.storage,
+                _ => 0,
+            };
             let by = divisor.map(units).filter(|value| *value > 0).unwrap_or(1);
             Ok(divide(given(units).unwrap_or(missing), by).to_string())
         }
@@ -386,7 +430,7 @@ mod tests {
     fn fields() {
         let pod = with(&json!({"limits": {"cpu": "1500m", "memory": "64Mi"}}));
         let container = &spec(&pod).containers[0];
-        let allocatable = Demand { cpu: 4000, memory: 8 * GIB };
+        let allocatable = Demand { cpu: 4000, memory: 8 * GIB, storage: 10 * GIB };
         let read = |name: &str, divisor: Option<&str>| {
             field(&pod, container, name, divisor.map(|text| Quantity(text.into())).as_ref(), allocatable)
                 .unwrap()
@@ -398,6 +442,12 @@ mod tests {
         let bare = with(&json!({}));
         let container = &spec(&bare).containers[0];
         assert_eq!(field(&bare, container, "limits.cpu", None, allocatable).unwrap(), "4");
+        let storage = field(&bare, container, "limits.ephemeral-storage", None, allocatable).unwrap();
+        assert_eq!(storage, (10 * GIB).to_string());
+        let huge = with(&json!({"limits": {"hugepages-2Mi": "8Mi"}, "requests": {"hugepages-2Mi": "8Mi"}}));
+        let of_huge = |name: &str| field(&huge, &spec(&huge).containers[0], name, None, allocatable).unwrap();
+        assert_eq!(of_huge("limits.hugepages-2Mi"), (8 << 20).to_string());
+        assert_eq!(of_huge("requests.hugepages-1Gi"), "0");
         let mut whole = bare.clone();
         whole.spec.as_mut().unwrap().resources =
             serde_json::from_value(json!({"limits": {"cpu": "3"}})).unwrap();
@@ -416,7 +466,7 @@ mod tests {
                 {"name": "b"}],
         }));
         assert_eq!(qos_class(&pod), "Burstable");
-        assert_eq!(demand(&pod), Demand { cpu: 1000, memory: 2 * GIB });
+        assert_eq!(demand(&pod), Demand { cpu: 1000, memory: 2 * GIB, storage: 0 });
         assert_eq!((pod_limit(&pod, "cpu"), pod_limit(&pod, "memory")), (Some(2000), Some(2 * GIB)));
         let of = |index: usize| cgroup(&pod, &spec(&pod).containers[index], 4 * GIB);
         assert_eq!((of(0).memory_limit, of(0).cpu_quota), (Some(GIB), Some(200_000)));

@@ -2,7 +2,7 @@
 //!
 //! The container's own context wins over the pod's, field by field.
 
-use k8s_openapi::api::core::v1::{Container, Pod, SELinuxOptions, SeccompProfile};
+use k8s_openapi::api::core::v1::{AppArmorProfile, Container, Pod, SELinuxOptions, SeccompProfile};
 use kubelet_runtime::ContainerSecurity;
 
 use super::spec;
@@ -26,6 +26,24 @@ fn seccomp<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a SeccompProf
 pub fn localhost_seccomp<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a str> {
     let profile = seccomp(pod, container).filter(|profile| profile.type_ == "Localhost")?;
     profile.localhost_profile.as_deref()
+}
+
+fn app_armor<'a>(pod: &'a Pod, container: &'a Container) -> Option<&'a AppArmorProfile> {
+    let own = container.security_context.as_ref().and_then(|context| context.app_armor_profile.as_ref());
+    own.or_else(|| spec(pod).security_context.as_ref()?.app_armor_profile.as_ref())
+}
+
+/// Whether a pod must not run where there is no AppArmor (`isRequired` of upstream's `pkg/security/apparmor`).
+#[must_use]
+pub fn needs_app_armor(pod: &Pod) -> bool {
+    let confines =
+        |profile: Option<&AppArmorProfile>| profile.is_some_and(|profile| profile.type_ != "Unconfined");
+    let pods = spec(pod).security_context.as_ref();
+    confines(pods.and_then(|context| context.app_armor_profile.as_ref()))
+        || super::all_containers(pod).any(|container| {
+            let own = container.security_context.as_ref();
+            confines(own.and_then(|context| context.app_armor_profile.as_ref()))
+        })
 }
 
 /// Checks `runAsNonRoot` against the user asked for and the image's. The texts are upstream's
@@ -111,11 +129,15 @@ pub fn effective(pod: &Pod, container: &Container, image_user: &str) -> Containe
     if seccomp(pod, container).is_some_and(|profile| profile.type_ == "Unconfined") {
         options.push("seccomp=unconfined".to_owned());
     }
-    let apparmor = own
-        .and_then(|context| context.app_armor_profile.as_ref())
-        .or_else(|| pods.and_then(|context| context.app_armor_profile.as_ref()));
-    if apparmor.is_some_and(|profile| profile.type_ == "Unconfined") {
-        options.push("apparmor=unconfined".to_owned());
+    // Without one Docker loads and takes its own where the node has AppArmor.
+    match app_armor(pod, container) {
+        Some(AppArmorProfile { type_, .. }) if type_ == "Unconfined" => {
+            options.push("apparmor=unconfined".to_owned());
+        }
+        Some(AppArmorProfile { localhost_profile: Some(name), .. }) => {
+            options.push(format!("apparmor={name}"))
+        }
+        _ => {}
     }
     let label = own
         .and_then(|context| context.se_linux_options.as_ref())
@@ -153,6 +175,19 @@ mod tests {
         assert!(security.no_new_privileges);
         assert_eq!(security.drop_capabilities, ["ALL"]);
         assert_eq!(security.options, ["seccomp=unconfined"]);
+    }
+
+    #[test]
+    fn profiles_of_app_armor() {
+        let pod = pod(json!({
+            "securityContext": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "strict"}},
+            "containers": [{"name": "a"}, {"name": "b", "securityContext": {"appArmorProfile": {"type": "Unconfined"}}},
+                {"name": "c", "securityContext": {"appArmorProfile": {"type": "RuntimeDefault"}}}],
+        }));
+        let options = |index: usize| effective(&pod, &spec(&pod).containers[index], "").options;
+        assert_eq!(options(0), ["apparmor=strict"]);
+        assert_eq!(options(1), ["apparmor=unconfined"]);
+        assert_eq!(options(2), [""; 0]);
     }
 
     #[test]

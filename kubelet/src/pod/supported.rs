@@ -5,7 +5,11 @@
 //! false, 0 nor empty) is named. The list is data: supporting a field means adding a word here and the code
 //! that honours it.
 
+use api_objects::pod_resources::is_pod_level;
 use serde_json::Value;
+
+use super::resources::is_extended;
+use crate::huge_pages::is_huge;
 
 /// What is known about an object's fields.
 enum Known {
@@ -17,9 +21,34 @@ enum Known {
     Object(&'static [(&'static str, Known)]),
     /// A list of such objects.
     List(&'static [(&'static str, Known)]),
+    /// A map with these keys.
+    Keys(&'static Keys),
+}
+
+/// Keys of a map: which of them are honoured, and what they are in words.
+struct Keys {
+    are_known: fn(&str) -> bool,
+    #[cfg(test)]
+    words: &'static str,
 }
 
 use Known::{Any, List, Object, OneOf};
+
+/// Resources of a container.
+const RESOURCES: Known = Known::Keys(&Keys {
+    are_known: |name| {
+        matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_huge(name) || is_extended(name)
+    },
+    #[cfg(test)]
+    words: "cpu, memory, ephemeral-storage, hugepages-*, extended resources",
+});
+
+/// Resources of a pod as a whole.
+const POD_RESOURCES: Known = Known::Keys(&Keys {
+    are_known: is_pod_level,
+    #[cfg(test)]
+    words: "cpu, memory, hugepages-*",
+});
 
 const KEY_SELECTOR: &[(&str, Known)] = &[("name", Any), ("key", Any), ("optional", Any)];
 const LOCAL_OBJECT: &[(&str, Known)] = &[("name", Any), ("optional", Any)];
@@ -52,7 +81,8 @@ const HOOK: &[(&str, Known)] =
 
 const SECCOMP: &[(&str, Known)] =
     &[("type", OneOf(&["RuntimeDefault", "Unconfined", "Localhost"])), ("localhostProfile", Any)];
-const APPARMOR: &[(&str, Known)] = &[("type", OneOf(&["RuntimeDefault", "Unconfined"]))];
+const APPARMOR: &[(&str, Known)] =
+    &[("type", OneOf(&["RuntimeDefault", "Unconfined", "Localhost"])), ("localhostProfile", Any)];
 
 const CONTAINER: &[(&str, Known)] = &[
     ("name", Any),
@@ -94,13 +124,7 @@ const CONTAINER: &[(&str, Known)] = &[
             ),
         ]),
     ),
-    (
-        "resources",
-        Object(&[
-            ("limits", Object(&[("cpu", Any), ("memory", Any), ("ephemeral-storage", Any)])),
-            ("requests", Object(&[("cpu", Any), ("memory", Any), ("ephemeral-storage", Any)])),
-        ]),
-    ),
+    ("resources", Object(&[("limits", RESOURCES), ("requests", RESOURCES)])),
     ("resizePolicy", Any),
     ("restartPolicy", OneOf(&["Always", "OnFailure", "Never"])),
     (
@@ -162,7 +186,8 @@ const DOWNWARD_ITEMS: &[(&str, Known)] = &[
 const VOLUME: &[(&str, Known)] = &[
     ("name", Any),
     ("hostPath", Any),
-    ("emptyDir", Object(&[("medium", OneOf(&["", "Memory"])), ("sizeLimit", Any)])),
+    // A medium that is unknown fails the mount by name.
+    ("emptyDir", Object(&[("medium", Any), ("sizeLimit", Any)])),
     (
         "secret",
         Object(&[("secretName", Any), ("items", List(ITEMS)), ("defaultMode", Any), ("optional", Any)]),
@@ -220,7 +245,7 @@ const POD: &[(&str, Known)] = &[
             ("runAsGroup", Any),
             ("runAsNonRoot", Any),
             ("supplementalGroups", Any),
-            ("supplementalGroupsPolicy", OneOf(&["Merge"])),
+            ("supplementalGroupsPolicy", OneOf(&["Merge", "Strict"])),
             ("fsGroup", Any),
             ("fsGroupChangePolicy", Any),
             ("sysctls", Any),
@@ -251,15 +276,9 @@ const POD: &[(&str, Known)] = &[
     // `true` is the default and means what we do; `false` asks for a user namespace.
     ("hostUsers", OneOf(&["true"])),
     ("os", Object(&[("name", OneOf(&["linux"]))])),
-    (
-        "resources",
-        Object(&[
-            ("limits", Object(&[("cpu", Any), ("memory", Any)])),
-            ("requests", Object(&[("cpu", Any), ("memory", Any)])),
-        ]),
-    ),
+    ("resources", Object(&[("limits", POD_RESOURCES), ("requests", POD_RESOURCES)])),
     ("runtimeClassName", Any),
-    ("overhead", Object(&[("cpu", Any), ("memory", Any), ("ephemeral-storage", Any)])),
+    ("overhead", RESOURCES),
 ];
 
 /// The path of the first field in a pod's spec that is not supported, if there is one.
@@ -289,6 +308,10 @@ fn walk(object: &Value, known: &'static [(&'static str, Known)], path: &str) -> 
             Some((_, OneOf(values))) => {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
                 (!value.is_null() && !values.contains(&text.as_str())).then_some(path)
+            }
+            Some((_, Known::Keys(keys))) => {
+                let unknown = value.as_object()?.keys().find(|key| !(keys.are_known)(key))?;
+                Some(format!("{path}.{unknown}"))
             }
             Some((_, Object(fields))) => walk(value, fields, &path),
             Some((_, List(fields))) => value
@@ -336,14 +359,7 @@ mod tests {
     /// Every field of the published schema that refuses a pod, by walking the schema beside the list.
     fn refused(schema: &Schema, known: &[(&str, Known)], path: &str, found: &mut Vec<String>) {
         for (name, _) in known {
-            assert!(
-                schema.fields().is_empty() || schema.field(name).is_some(),
-                "{path}.{name} is no field of the API"
-            );
-        }
-        if schema.fields().is_empty() {
-            let names: Vec<&str> = known.iter().map(|(name, _)| *name).collect();
-            found.push(format!("{path}: other than {}", names.join(", ")));
+            assert!(schema.field(name).is_some(), "{path}.{name} is no field of the API");
         }
         for field in schema.fields() {
             let path = format!("{path}.{}", field.name);
@@ -354,6 +370,7 @@ mod tests {
                     let quoted: Vec<String> = values.iter().map(|value| format!("{value:?}")).collect();
                     found.push(format!("{path}: other than {}", quoted.join(", ")));
                 }
+                Some((_, Known::Keys(keys))) => found.push(format!("{path}: other than {}", keys.words)),
                 // The same as of the containers.
                 Some(_) if *field.name == *"initContainers" => {}
                 Some((_, Object(fields))) => refused(&field.schema, fields, &path, found),
@@ -380,22 +397,18 @@ mod tests {
     #[test]
     fn what_we_do_not_is_named() {
         for (spec, path) in [
-            (
-                json!({"resources": {"limits": {"hugepages-2Mi": "4Mi"}}}),
-                "spec.resources.limits.hugepages-2Mi",
-            ),
+            (json!({"resources": {"limits": {"cpu": "1", "storage": "1"}}}), "spec.resources.limits.storage"),
             (json!({"hostUsers": false}), "spec.hostUsers"),
             (json!({"volumes": [{"name": "a"}, {"name": "v", "nfs": {}}]}), "spec.volumes[1].nfs"),
             (json!({"volumes": [{"name": "v", "rbd": {"image": "i"}}]}), "spec.volumes[0].rbd"),
             (
-                json!({"containers": [{"resources": {"limits": {"nvidia.com/gpu": "1"}}}]}),
-                "spec.containers[0].resources.limits.nvidia.com/gpu",
+                json!({"containers": [{"resources": {"limits": {"kubernetes.io/gpu": "1"}}}]}),
+                "spec.containers[0].resources.limits.kubernetes.io/gpu",
             ),
             (
-                json!({"containers": [{"securityContext": {"appArmorProfile": {"type": "Localhost"}}}]}),
+                json!({"containers": [{"securityContext": {"appArmorProfile": {"type": "Nowhere"}}}]}),
                 "spec.containers[0].securityContext.appArmorProfile.type",
             ),
-            (json!({"volumes": [{"emptyDir": {"medium": "HugePages"}}]}), "spec.volumes[0].emptyDir.medium"),
             (json!({"somethingOfTomorrow": {}}), "spec.somethingOfTomorrow"),
         ] {
             assert_eq!(first_unsupported(&spec).as_deref(), Some(path));

@@ -31,7 +31,7 @@ impl Worker {
         if self.grouped.as_ref().is_some_and(|known| known.settings == settings) {
             return Ok(());
         }
-        let done = self.context.groups.ensure(pod, settings, Mode::Raise).await;
+        let done = self.context.groups.ensure(pod, settings.clone(), Mode::Raise).await;
         done.map_err(|error| {
             // Upstream's reason and words (`pkg/kubelet/kubelet.go`).
             let text = format!("unable to ensure pod container exists: {error}");
@@ -48,7 +48,7 @@ impl Worker {
     pub(super) async fn settle_group(&mut self, pod: &Pod) -> Result<(), String> {
         let Some(known) = &mut self.grouped else { return Ok(()) };
         if known.mode == Mode::Raise {
-            self.context.groups.ensure(pod, known.settings, Mode::Exact).await?;
+            self.context.groups.ensure(pod, known.settings.clone(), Mode::Exact).await?;
             known.mode = Mode::Exact;
         }
         Ok(())

@@ -8,8 +8,8 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use client::EventType;
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeDevice, VolumeMount};
 use kubelet_runtime::{
-    ContainerSpec, ContainerView, Device, ImageView, Mount, MountPropagation, PodView, RegistryAuth,
-    RuntimeError,
+    ContainerSecurity, ContainerSpec, ContainerView, Device, ImageView, Mount, MountPropagation, PodView,
+    RegistryAuth, RuntimeError,
 };
 
 use super::{
@@ -22,6 +22,7 @@ use crate::{
     images::{Notice, credentials},
     pod::{
         HASH_ANNOTATION, SANDBOX_ANNOTATION,
+        account::{self, Account, USER_ANNOTATION},
         downward::Surroundings,
         env_file::{self, EnvFiles},
         environment::{DataObjects, ServiceFacts, environment, expand, expand_all, references},
@@ -196,6 +197,7 @@ async fn container_spec(
             profile.map_err(|error| format!("failed to load seccomp profile \"{file}\": {error}"))?;
         security.options.push(format!("seccomp={profile}"));
     }
+    let account = account(context, pod, &mut security, image).await?;
     let host_network = spec(pod).host_network == Some(true);
     let mut env = variables.clone();
     if !variables.iter().any(|(name, _)| name == "HOSTNAME") && !host_network {
@@ -208,6 +210,7 @@ async fn container_spec(
     .into();
     let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     annotations.insert("io.kubernetes.container.terminationMessagePath".to_owned(), message_path.to_owned());
+    annotations.extend(account.map(|account| (USER_ANNOTATION.to_owned(), account.note())));
     Ok(ContainerSpec {
         name: container.name.clone(),
         attempt: start.attempt,
@@ -228,6 +231,25 @@ async fn container_spec(
         annotations,
         group: context.groups.parent(pod),
     })
+}
+
+/// Who the container will be. Where the runtime cannot tell who its image knows, what the pod asks for is left to the
+/// runtime; but for the policy `Strict`, which cannot be kept then.
+async fn account(
+    context: &Arc<Context>,
+    pod: &Pod,
+    security: &mut ContainerSecurity,
+    image: &ImageView,
+) -> Result<Option<Account>, String> {
+    match context.accounts.of(&image.id).await {
+        Ok(files) => Ok(account::settle(pod, security, &image.user, &files)),
+        Err(RuntimeError::Unsupported(_)) => Ok(None),
+        Err(error) if account::is_strict(pod) => Err(format!("supplementalGroupsPolicy Strict: {error}")),
+        Err(error) => {
+            tracing::debug!(image = image.id, "cannot tell who an image knows: {error}");
+            Ok(None)
+        }
+    }
 }
 
 /// The block volumes of a container. Upstream: `makeBlockVolumes`.

@@ -238,9 +238,8 @@ impl Volumes {
         }
         if let Some(source) = &volume.empty_dir {
             let path = self.layout.volume(uid(pod), "empty-dir", &volume.name);
-            let size = empty_dir::memory_size(pod, source, around.allocatable.memory);
-            let source = source.clone();
-            let made = blocking(move || empty_dir::set_up(&path, &source, size, fs_group).map(|()| path));
+            let medium = empty_dir::medium(pod, source, around.allocatable.memory)?;
+            let made = blocking(move || empty_dir::set_up(&path, medium, fs_group).map(|()| path));
             return Ok(made.await?);
         }
         if let Some(source) = &volume.csi {

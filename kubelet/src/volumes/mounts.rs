@@ -45,6 +45,17 @@ pub(crate) fn ensure_tmpfs_with(
     Ok(true)
 }
 
+/// Mounts huge pages of `page` bytes on a directory unless they are there.
+pub(crate) fn ensure_huge_pages(path: &Path, page: u64) -> Result<(), String> {
+    if mounted_below(path)?.iter().any(|mounted| mounted == path) {
+        return Ok(());
+    }
+    let options = format!("pagesize={page}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    mount(Some("nodev"), path, Some("hugetlbfs"), flags, Some(options.as_str()))
+        .map_err(|error| format!("cannot mount huge pages on {}: {error}", path.display()))
+}
+
 /// Binds `source` onto `target`, which exists.
 pub(crate) fn bind(source: &Path, target: &Path) -> Result<(), String> {
     mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)

@@ -19,13 +19,15 @@ use super::{GroupSettings, Mode, Version};
 /// Where control groups are mounted.
 const MOUNT_POINT: &str = "/sys/fs/cgroup";
 /// The controllers that pods' groups are made in; the runtime makes the others as it needs them.
-const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+const CONTROLLERS: [&str; 4] = ["cpu", "memory", "pids", "hugetlb"];
 /// A group whose last process is just ending is busy for a moment, and version 1 has no event for its end: the waits
 /// are doubled, as runc's are.
 const BUSY_TRIES: u32 = 6;
 const FIRST_WAIT: Duration = Duration::from_millis(10);
 /// Version 1 says of a memory without limit that it is this or more (whole pages below 2^63).
 const NO_MEMORY_LIMIT: i64 = 1 << 62;
+/// What the names of the files of huge pages begin with.
+const HUGE_PAGES: &str = "hugetlb.";
 
 /// The mounted hierarchies.
 #[derive(Debug, Clone)]
@@ -175,6 +177,10 @@ impl Hierarchies {
         if let Some(most) = settings.pids_limit {
             add("pids", "pids.max", if most < 0 { "max".to_owned() } else { most.to_string() });
         }
+        let file = if self.version == Version::One { "limit_in_bytes" } else { "max" };
+        for (size, bytes) in &settings.huge_pages {
+            add("hugetlb", &format!("{HUGE_PAGES}{}.{file}", page_size(*size)), bytes.to_string());
+        }
         changes
     }
 
@@ -206,10 +212,18 @@ impl Hierarchies {
     }
 }
 
+/// The size of a huge page as the kernel has it in names of files: `2MB`.
+fn page_size(bytes: u64) -> String {
+    let units = [("GB", 30), ("MB", 20)];
+    let found = units.into_iter().find(|(_, bits)| bytes >> bits > 0).unwrap_or(("KB", 10));
+    format!("{}{}", bytes >> found.1, found.0)
+}
+
 /// Whether a value is more than what a limit's file has; what is no limit may always be written.
 fn is_raised(path: &Path, value: &str) -> bool {
     let is_limit = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| {
         matches!(name, "cpu.cfs_quota_us" | "cpu.max" | "memory.limit_in_bytes" | "memory.max")
+            || name.starts_with(HUGE_PAGES)
     });
     let limit = |text: &str| {
         let first = text.split_whitespace().next().unwrap_or_default();
@@ -307,6 +321,7 @@ mod tests {
             cpu_period: Some(100_000),
             memory_limit: Some(64 << 20),
             pids_limit: Some(100),
+            huge_pages: vec![(2 << 20, 8 << 20), (1 << 30, 0), (64 << 10, 0)],
         }
     }
 
@@ -321,6 +336,9 @@ mod tests {
                     ("cpu/a/b/cpu.cfs_quota_us", "150000"),
                     ("memory/a/b/memory.limit_in_bytes", "67108864"),
                     ("pids/a/b/pids.max", "100"),
+                    ("hugetlb/a/b/hugetlb.2MB.limit_in_bytes", "8388608"),
+                    ("hugetlb/a/b/hugetlb.1GB.limit_in_bytes", "0"),
+                    ("hugetlb/a/b/hugetlb.64KB.limit_in_bytes", "0"),
                 ][..],
             ),
             (
@@ -330,6 +348,7 @@ mod tests {
                     ("a/b/cpu.max", "150000 100000"),
                     ("a/b/memory.max", "67108864"),
                     ("a/b/pids.max", "100"),
+                    ("a/b/hugetlb.2MB.max", "8388608"),
                 ],
             ),
         ] {

@@ -58,7 +58,7 @@ impl QosClass {
 }
 
 /// What a group may use. `None` stays as it is; a negative limit is none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct GroupSettings {
     /// Relative weight (1024 a CPU, at least 2).
     pub cpu_shares: Option<i64>,
@@ -70,6 +70,8 @@ pub struct GroupSettings {
     pub memory_limit: Option<i64>,
     /// Processes and threads.
     pub pids_limit: Option<i64>,
+    /// Bytes of huge pages, by the bytes of a page.
+    pub huge_pages: Vec<(u64, i64)>,
 }
 
 /// Which settings are written.

@@ -4,6 +4,7 @@
 //! its pods; what this process remembers only saves calls. Containers without our node label are never touched.
 //! Docker must be on this machine: network namespaces, control groups and mounts are reached through `/proc`.
 
+mod accounts;
 mod create;
 mod dial;
 mod errors;
@@ -41,9 +42,9 @@ use self::{
     view::{Inspected, Listed},
 };
 use crate::{
-    Capabilities, ContainerResources, ContainerSpec, ContainerState, ContainerView, EventStream, ExecOutput,
-    ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection, PodIdentity, PodRuntime, PodView,
-    RegistryAuth, RuntimeError, RuntimeFacts, SandboxSpec, SandboxView,
+    AccountFiles, Capabilities, ContainerResources, ContainerSpec, ContainerState, ContainerView,
+    EventStream, ExecOutput, ExecSession, ExecSpec, ImageView, LogOptions, LogStream, PodConnection,
+    PodIdentity, PodRuntime, PodView, RegistryAuth, RuntimeError, RuntimeFacts, SandboxSpec, SandboxView,
     usage::{RuntimeUsage, disk::DiskMeter},
 };
 
@@ -588,7 +589,7 @@ impl PodRuntime for DockerRuntime {
     }
 
     async fn unpack_image(&self, id: &str, into: &Path) -> Result<(), RuntimeError> {
-        let name = unpack::container_name(&self.options.node, id);
+        let name = unpack::container_name("image-volume", &self.options.node, id);
         let (container, _) = self.create(&name, id, unpack::container(&self.options.node, id)).await?;
         let unpacked = async {
             let found = self.docker.inspect_container(&container, None::<InspectContainerOptions>).await;
@@ -599,6 +600,14 @@ impl PodRuntime for DockerRuntime {
         let unpacked = unpacked.await;
         self.remove(&container).await?;
         unpacked
+    }
+
+    async fn image_accounts(&self, id: &str) -> Result<AccountFiles, RuntimeError> {
+        let name = unpack::container_name("image-accounts", &self.options.node, id);
+        let (container, _) = self.create(&name, id, unpack::container(&self.options.node, id)).await?;
+        let read = accounts::read(&self.docker, &container).await;
+        self.remove(&container).await?;
+        read
     }
 
     async fn pull(&self, reference: &str, auth: Option<&RegistryAuth>) -> Result<ImageView, RuntimeError> {

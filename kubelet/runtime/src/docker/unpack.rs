@@ -39,11 +39,11 @@ const MADE_BY_DOCKER: [&str; 10] = [
 /// Directories that it makes on the way.
 const MADE_ON_THE_WAY: [&str; 2] = ["dev", "etc"];
 
-/// The name of the container that an image is unpacked from: one for each node and image, so that one that was left
-/// over is found.
-pub(super) fn container_name(node: &str, image: &str) -> String {
+/// The name of the container that an image is unpacked from, or read for another purpose: one for each node and image,
+/// so that one that was left over is found.
+pub(super) fn container_name(purpose: &str, node: &str, image: &str) -> String {
     let plain = |text: &str| text.replace(|character: char| !character.is_ascii_alphanumeric(), "-");
-    format!("k8s_image-volume_{}_{}", plain(node), plain(image))
+    format!("k8s_{purpose}_{}_{}", plain(node), plain(image))
 }
 
 /// The container that an image is unpacked from. It never starts: its command only has to be there, for Docker makes

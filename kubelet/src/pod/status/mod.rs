@@ -27,7 +27,7 @@ pub use conditions::{ALL_RESTARTING, conditions, is_kubelets};
 pub use patch::patch;
 
 use super::{
-    all_containers, ephemeral_containers, init_containers, is_sidecar, latest_run, parse_time,
+    account, all_containers, ephemeral_containers, init_containers, is_sidecar, latest_run, parse_time,
     phase::phase,
     plain,
     plan::newest_sandbox,
@@ -238,10 +238,12 @@ fn container_status(
         status.container_id = Some(id(run));
         status.image.clone_from(&run.image);
         status.image_id.clone_from(&run.image_id);
+        status.user = account::of_run(run);
         status.restart_count = i32::try_from(run.attempt).unwrap_or(i32::MAX).max(floor);
     } else if let Some(before) = before {
         status.container_id.clone_from(&before.container_id);
         status.image_id.clone_from(&before.image_id);
+        status.user.clone_from(&before.user);
         status.restart_count = floor;
     }
     let ended = run.and_then(|run| terminated(run, inputs));
