@@ -15,6 +15,8 @@ fn pods_have_control_groups_of_their_own() {
     let cluster = Cluster::start(&["--pod-max-pids", "64"]);
     classes_and_limits(&cluster);
     a_resize_takes_the_group_along(&cluster);
+    a_request_alone_restarts_where_its_policy_says_so(&cluster);
+    a_limit_below_what_is_used_is_refused(&cluster);
     a_pod_is_limited_as_a_whole(&cluster);
     a_class_has_its_handler_and_its_price(&cluster);
     orphans_are_swept(&cluster);
@@ -143,6 +145,43 @@ fn a_resize_takes_the_group_along(cluster: &Cluster) {
         assert_eq!((found["quota"], found["memory"]), (Some(quota), Some(bytes)), "{cpu}");
     }
     assert_eq!(cluster.field("pod/sure", "{.status.containerStatuses[0].restartCount}"), "0");
+}
+
+fn resize(cluster: &Cluster, pod: &str, resources: &str) {
+    let patch = format!(r#"{{"spec":{{"containers":[{{"name":"c0","resources":{{{resources}}}}}]}}}}"#);
+    cluster.kubectl(&["patch", "pod", pod, "--subresource=resize", "-p", &patch]).ok();
+}
+
+/// A request of memory is written nowhere in the kernel: what the container was started with is noted.
+fn a_request_alone_restarts_where_its_policy_says_so(cluster: &Cluster) {
+    let policy = "resizePolicy: [{resourceName: memory, restartPolicy: RestartContainer}], resources: ";
+    let manifest = pod("strict", &["requests: {memory: 16Mi}, limits: {memory: 32Mi}"]);
+    cluster.apply(&manifest.replace("resources: ", policy));
+    cluster.wait("pod/strict", "condition=Ready");
+    resize(cluster, "strict", r#""requests":{"memory":"24Mi"}"#);
+    cluster.wait("pod/strict", "jsonpath={.status.containerStatuses[0].restartCount}=1");
+    cluster.wait("pod/strict", "jsonpath={.status.containerStatuses[0].resources.requests.memory}=24Mi");
+    cluster.kubectl(&["delete", "pod", "strict", "--wait"]).ok();
+}
+
+/// The pod keeps what it has and says why, and goes on once it uses less: here, once the resize is taken back.
+fn a_limit_below_what_is_used_is_refused(cluster: &Cluster) {
+    let fills = "sh, -c, 'dd if=/dev/zero of=/dev/shm/x bs=1M count=20; exec sleep 100000'";
+    let manifest = pod("full", &["limits: {cpu: 50m, memory: 48Mi}"]).replace("sleep, '100000'", fills);
+    cluster.apply(&manifest);
+    cluster.wait("pod/full", "condition=Ready");
+    let written = ["exec", "full", "--", "sh", "-c", "until [ -e /dev/shm/x ] && ! pidof dd; do :; done"];
+    cluster.kubectl(&written).ok();
+    resize(cluster, "full", r#""requests":{"memory":"16Mi"},"limits":{"memory":"16Mi"}"#);
+    let told = "jsonpath={.status.conditions[?(@.type==\"PodResizeInProgress\")].message}{\"\\n\"}";
+    cluster.watch_with(&Kubectl::newest(), &["get", "pod", "full", "--watch", "-o", told], |line| {
+        line.starts_with("Container c0 could not be resized: attempting to set container \"c0\" memory limit (16777216) below current usage (")
+    });
+    assert_eq!(cluster.field("pod/full", "{.status.containerStatuses[0].resources.limits.memory}"), "48Mi");
+    resize(cluster, "full", r#""requests":{"memory":"48Mi"},"limits":{"memory":"48Mi"}"#);
+    cluster.watch_with(&Kubectl::newest(), &["get", "pod", "full", "--watch", "-o", told], str::is_empty);
+    assert_eq!(cluster.field("pod/full", "{.status.containerStatuses[0].restartCount}"), "0");
+    cluster.kubectl(&["delete", "pod", "full", "--wait"]).ok();
 }
 
 /// Neither container has a limit of its own, and both together use more than the pod may.

@@ -68,6 +68,9 @@ make_images() {
         user-defined-in-image:x:1000:1000::/home:/bin/sh >"$root/etc/passwd"
     printf '%s\n' root:x:0: nobody:x:65534: user-defined-in-image:x:1000: \
         group-defined-in-image:x:50000:user-defined-in-image >"$root/etc/group"
+    # The shell of Debian's busybox hands no variable on whose name it could not set itself, as that of the suite's does.
+    add_program bash
+    ln -sf bash "$root/bin/sh"
     import_image "$registry/busybox:1.37.0-1" 'CMD ["sh"]'
     import_image "$registry/nonroot:1.5" 'USER 1234' 'CMD ["sh"]'
     cp "$tools/nnp" "$root/usr/local/bin/nnp"
@@ -77,10 +80,9 @@ make_images() {
     ln -s agnhost "$root/agnhost-2"
     cp "$tools/source/test/images/agnhost/porter/"localhost.{crt,key} "$root/"
     local program
-    for program in bash curl dig ip ss nsenter; do add_program "$program"; done
+    for program in curl dig ip ss nsenter; do add_program "$program"; done
     add_program nc.openbsd
     [ ! -e "$root/bin/nc.openbsd" ] || mv "$root/bin/nc.openbsd" "$root/bin/nc"
-    ln -sf bash "$root/bin/sh"
     local name
     for name in "$registry/agnhost:2.63.0" "$registry/agnhost:2.55" registry.k8s.io/pause:3.10.2; do
         import_image "$name" 'ENTRYPOINT ["/agnhost"]' 'CMD ["pause"]'

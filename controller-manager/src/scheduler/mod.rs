@@ -9,6 +9,7 @@ pub mod bind;
 pub mod config;
 pub mod filters;
 pub mod queue;
+pub mod requests;
 pub mod scores;
 pub mod snapshot;
 pub mod tolerations;
@@ -173,6 +174,11 @@ impl Scheduler {
                 freed |= self.snapshot.remove_pod(&key);
             } else if !pod.node.is_empty() {
                 self.forget(&key);
+                // A pod that asks for less, or is called otherwise, may make room for one that waits.
+                freed |= before.is_some_and(|before| {
+                    !before.node.is_empty()
+                        && (before.requests != pod.requests || before.labels != pod.labels)
+                });
                 self.snapshot.place(&key, &pod, &pod.node.clone());
             } else if pod.scheduler == SCHEDULER_NAME && !pod.deleting {
                 self.wants_node(&key, before.as_deref(), &pod);

@@ -5,59 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use api_objects::{Value, object::ObjectMeta, quantity::Quantity};
+use api_objects::{Value, object::ObjectMeta};
 use client::Key;
 use k8s_openapi::api::core::v1::{Affinity, Container, Node, Pod, TopologySpreadConstraint};
-use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 
-use super::{tolerations::Toleration, volumes::PodClaim};
+use super::{
+    requests::{Amounts, requests},
+    tolerations::Toleration,
+    volumes::PodClaim,
+};
 use crate::controllers::{node_lifecycle::Taint, typed};
-
-/// Amounts by resource name; CPU in thousandths, everything else in units (bytes).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Amounts(BTreeMap<String, i64>);
-
-impl Amounts {
-    fn read(quantities: Option<&BTreeMap<String, WireQuantity>>) -> Self {
-        let amount = |(name, quantity): (&String, &WireQuantity)| {
-            let quantity: Quantity = quantity.0.parse().ok()?;
-            Some((name.clone(), if name == "cpu" { quantity.milli_value() } else { quantity.value() }))
-        };
-        Self(quantities.into_iter().flatten().filter_map(amount).collect())
-    }
-
-    /// The amount of one resource; zero if it is not there.
-    #[must_use]
-    pub fn get(&self, name: &str) -> i64 {
-        self.0.get(name).copied().unwrap_or(0)
-    }
-
-    /// Every resource with its amount.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, i64)> {
-        self.0.iter().map(|(name, amount)| (name.as_str(), *amount))
-    }
-
-    fn add(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let sum = self.0.entry(name.clone()).or_insert(0);
-            *sum = sum.saturating_add(*amount);
-        }
-    }
-
-    fn subtract(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let rest = self.0.entry(name.clone()).or_insert(0);
-            *rest = rest.saturating_sub(*amount);
-        }
-    }
-
-    fn raise_to(&mut self, other: &Self) {
-        for (name, amount) in &other.0 {
-            let most = self.0.entry(name.clone()).or_insert(0);
-            *most = (*most).max(*amount);
-        }
-    }
-}
 
 /// A port of the node that a pod wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -129,12 +86,7 @@ impl PodInfo {
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             deleting: meta.deletion_timestamp.is_some(),
             gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
-            requests: requests(
-                spec.init_containers.as_deref().unwrap_or_default(),
-                &spec.containers,
-                spec.overhead.as_ref(),
-                spec.resources.as_ref().and_then(|resources| resources.requests.as_ref()),
-            ),
+            requests: requests(&spec, &status),
             ports: containers().flat_map(host_ports).collect(),
             images: containers().filter_map(|container| container.image.clone()).collect(),
             node_selector: spec.node_selector.clone().unwrap_or_default(),
@@ -155,44 +107,6 @@ fn host_ports(container: &Container) -> impl Iterator<Item = HostPort> {
         port: port.host_port.unwrap_or(0),
         protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
     })
-}
-
-/// What a pod needs at any time: the sum of its containers and sidecars, or more if an init container needs
-/// more while it runs beside the sidecars started before it (`PodRequests` of `k8s.io/component-helpers`).
-fn requests(
-    init: &[Container],
-    containers: &[Container],
-    overhead: Option<&BTreeMap<String, WireQuantity>>,
-    pod_level: Option<&BTreeMap<String, WireQuantity>>,
-) -> Amounts {
-    let of = |container: &Container| {
-        Amounts::read(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
-    };
-    let mut running = Amounts::default();
-    for container in containers {
-        running.add(&of(container));
-    }
-    let mut sidecars = Amounts::default();
-    let mut starting = Amounts::default();
-    for container in init {
-        if container.restart_policy.as_deref() == Some("Always") {
-            sidecars.add(&of(container));
-            starting.raise_to(&sidecars);
-        } else {
-            let mut at_once = sidecars.clone();
-            at_once.add(&of(container));
-            starting.raise_to(&at_once);
-        }
-    }
-    running.add(&sidecars);
-    running.raise_to(&starting);
-    // Requests of the pod as a whole stand in place of the sums, resource by resource.
-    for (name, amount) in Amounts::read(pod_level).0 {
-        running.0.insert(name, amount);
-    }
-    running.add(&Amounts::read(overhead));
-    running.0.insert("pods".into(), 1);
-    running
 }
 
 /// What is kept of a node.

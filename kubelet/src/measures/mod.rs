@@ -3,6 +3,7 @@
 //! Everything happens a few times a second at most, so plain locks do. Label values come from a closed set, or
 //! from pods of this node and go with them.
 
+pub(crate) mod containers;
 pub(crate) mod histogram;
 pub(crate) mod http;
 pub(crate) mod runtime;
@@ -19,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::pod::{name, namespace, probes, uid};
+use containers::ContainerMeasures;
 use histogram::Histogram;
 use http::HttpMeasures;
 use text::{Kind, Text};
@@ -46,6 +48,8 @@ pub(crate) struct Measures {
     evictions: Mutex<BTreeMap<&'static str, u64>>,
     /// By signal: how old the figures were for which a pod was evicted.
     eviction_ages: Mutex<BTreeMap<&'static str, Histogram>>,
+    /// Containers.
+    pub(crate) containers: ContainerMeasures,
     /// Volumes.
     pub(crate) volumes: VolumeMeasures,
     /// The kubelet's server.
@@ -80,6 +84,7 @@ impl Default for Measures {
             probes: Mutex::default(),
             evictions: Mutex::default(),
             eviction_ages: Mutex::default(),
+            containers: ContainerMeasures::default(),
             volumes: VolumeMeasures::default(),
             http: HttpMeasures::default(),
         }
@@ -231,6 +236,7 @@ impl Measures {
         let (pods, failed_pods) = started("run_podsandbox");
         let help = "[ALPHA] Cumulative number of pods started";
         text.single("kubelet_started_pods_total", Kind::Counter, help, pods);
+        self.containers.write(text);
         let help = "[ALPHA] Cumulative number of errors when starting pods";
         text.single("kubelet_started_pods_errors_total", Kind::Counter, help, failed_pods);
     }

@@ -161,6 +161,12 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
     }
 }
 
+/// Bytes of memory that a container asks for.
+#[must_use]
+pub fn memory_request(container: &Container) -> i64 {
+    ask(container, "memory", units)
+}
+
 /// What a container asks for; its limit where it says no more.
 fn ask(container: &Container, name: &str, measure: fn(&Quantity) -> i64) -> i64 {
     let (requests, limits) = requirements(container);

@@ -68,7 +68,7 @@ impl Worker {
                 stop_container(&self.context, pod, run, &kill.message, grace).await;
             }
         }
-        self.resize(pod, &decided.resize).await;
+        self.resize(pod, view.as_ref(), &decided.resize).await;
         if !decided.kill.is_empty() || !decided.resize.is_empty() {
             return self.observe(pod).await;
         }
@@ -97,6 +97,8 @@ impl Worker {
             };
             let now = Timestamp::now();
             let result = start(&self.context, pod, container, wanted, &ground).await;
+            let failure = result.as_ref().err().map(|failure| failure.waiting.reason.as_str());
+            self.context.measures.containers.started(pod, &wanted.name, failure);
             if let Some(ended) = wanted.after_end {
                 self.backoff.advance(&backoff_key(container), ended, now);
             }

@@ -46,9 +46,15 @@ impl Worker {
 
     /// Lets the group shrink after its containers have.
     pub(super) async fn settle_group(&mut self, pod: &Pod) -> Result<(), String> {
-        let Some(known) = &mut self.grouped else { return Ok(()) };
-        if known.mode == Mode::Raise {
-            self.context.groups.ensure(pod, known.settings.clone(), Mode::Exact).await?;
+        let Some(known) = self.grouped.as_ref().filter(|known| known.mode == Mode::Raise) else {
+            return Ok(());
+        };
+        let settings = known.settings.clone();
+        if known.was_changed {
+            self.has_room(pod, settings.memory_limit).await?;
+        }
+        self.context.groups.ensure(pod, settings, Mode::Exact).await?;
+        if let Some(known) = &mut self.grouped {
             known.mode = Mode::Exact;
         }
         Ok(())

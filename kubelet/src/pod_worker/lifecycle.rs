@@ -123,6 +123,9 @@ impl Worker {
     /// The pod is gone from the API: whatever is left of it goes too.
     pub(super) async fn clean_up(&mut self, pod: &Arc<Pod>) -> Result<(), String> {
         self.probes.stop();
+        // The scheduler counts it no more: what comes in its place must not be refused while this one is being ended
+        // (upstream's kubelet counts what the API has, too).
+        self.context.admission.lock().release(uid(pod));
         let view = self.context.runtime.pod(uid(pod)).await.map_err(|error| error.to_string())?;
         if let Some(view) = &view
             && has_running(view)
@@ -138,7 +141,6 @@ impl Worker {
         self.context.volumes.tear_down(uid(pod)).await?;
         self.context.images.forget(uid(pod));
         self.context.statuses.forget(uid(pod));
-        self.context.admission.lock().release(uid(pod));
         self.balance().await;
         Ok(())
     }

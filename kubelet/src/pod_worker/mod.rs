@@ -63,7 +63,7 @@ const RESYNC: Duration = Duration::from_secs(300);
 const ROUNDS: usize = 16;
 /// How long a pod waits for the network of a node that starts before it says so.
 const NETWORK_PATIENCE: Duration = Duration::from_secs(5);
-/// Wait before a resize that did not fit is tried again.
+/// Wait before a resize that did not fit, or failed, is tried again.
 const RESIZE_RETRY: Duration = Duration::from_secs(30);
 /// Wait before a mirror pod that could not be made or taken away is tried again.
 const MIRROR_RETRY: Duration = Duration::from_secs(10);
@@ -206,6 +206,8 @@ struct Worker {
     /// The limits that runs were to be given last, and why that failed.
     resized: BTreeMap<String, (u32, ContainerResources)>,
     resize_error: Option<String>,
+    /// When a resize that failed is tried again.
+    resize_again: Instant,
     /// The pod's control group, once this worker has seen to it.
     grouped: Option<Grouped>,
     /// Everything has stopped and nothing will start again.
@@ -241,6 +243,7 @@ impl Worker {
             resize_pending: None,
             resized: BTreeMap::new(),
             resize_error: None,
+            resize_again: Instant::now(),
             grouped: None,
             finished: false,
         }
@@ -443,7 +446,9 @@ impl Worker {
     fn plan(&self, pod: &Pod, view: Option<&PodView>) -> Plan {
         let now = Timestamp::now();
         let mut inputs = plan::Inputs { unhealthy: self.probes.unhealthy(), ..plan::Inputs::default() };
-        inputs.resized.clone_from(&self.resized);
+        if self.resize_error.is_none() || Instant::now() < self.resize_again {
+            inputs.resized.clone_from(&self.resized);
+        }
         (_, inputs.not_started) = self.probes.held_back(pod);
         for (name, (_, not_before)) in &self.waiting {
             inputs.not_before.insert(name.clone(), *not_before);
@@ -495,13 +500,16 @@ impl Worker {
         self.probes.follow(&self.context, pod, view, address, &before);
         self.collect_garbage(pod, view);
         let mut pause = decided.wake_after.unwrap_or(RESYNC).min(RESYNC);
-        if !resizing::has_unsettled(pod, view)
-            && let Err(error) = self.settle_group(pod).await
-        {
-            tracing::warn!(pod = described(pod), "the pod's control group stays as it is for now: {error}");
-            pause = pause.min(RESIZE_RETRY);
+        if !resizing::has_unsettled(pod, view) {
+            self.resize_error = self.settle_group(pod).await.err();
+            if let Some(error) = &self.resize_error {
+                tracing::warn!(
+                    pod = described(pod),
+                    "the pod's control group stays as it is for now: {error}"
+                );
+            }
         }
-        if self.resize_pending.is_some() {
+        if self.resize_pending.is_some() || self.resize_error.is_some() {
             pause = pause.min(RESIZE_RETRY);
         }
         if let Some(left) = deadline_left(pod, self.status.as_ref()) {

@@ -65,6 +65,10 @@ impl Worker {
             merge_foreign_conditions(before, current);
         }
         let computed = status(pod, view, &inputs, before.as_ref(), Timestamp::now());
+        if is_terminal(Some(&computed)) {
+            // Before anybody hears of it: the scheduler gives it to the next pod at once.
+            self.context.admission.lock().release(uid(pod));
+        }
         if is_static(pod) {
             self.publish_to_mirror(pod, &computed);
         } else {
@@ -73,9 +77,7 @@ impl Worker {
             self.context.statuses.set(&object, known, &computed, delete);
         }
         self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());
-        if is_terminal(Some(&computed)) {
-            self.context.admission.lock().release(uid(pod));
-        }
+        self.context.measures.containers.changed(self.status.as_ref(), &computed);
         self.status = Some(computed);
     }
 }

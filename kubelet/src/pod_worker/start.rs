@@ -28,7 +28,8 @@ use crate::{
         environment::{DataObjects, ServiceFacts, environment, expand, expand_all, references},
         identity, namespace,
         plan::{Start, container_hash},
-        resources::cgroup,
+        resize::MEMORY_REQUEST_ANNOTATION,
+        resources::{cgroup, memory_request},
         security, spec,
         status::Waiting,
         uid, volume_mounts,
@@ -206,6 +207,7 @@ async fn container_spec(
     let mut annotations: BTreeMap<String, String> = [
         (HASH_ANNOTATION.to_owned(), container_hash(container)),
         (SANDBOX_ANNOTATION.to_owned(), ground.sandbox.to_string()),
+        (MEMORY_REQUEST_ANNOTATION.to_owned(), memory_request(container).to_string()),
     ]
     .into();
     let message_path = container.termination_message_path.as_deref().unwrap_or("/dev/termination-log");

@@ -355,7 +355,7 @@ impl Planner<'_> {
             }
             _ => {}
         }
-        match resize::decide(self.pod, container, run.resources.as_ref()) {
+        match resize::decide(self.pod, container, run) {
             Resize::Restart => kill(format!("Container {name} resize requires restart"), None),
             Resize::InPlace(wanted) if self.inputs.resized.get(name) != Some(&(run.attempt, wanted)) => {
                 Fate::Resize(name.to_owned(), run.attempt, wanted)

@@ -54,8 +54,8 @@ pub fn conditions(
         if let (Some(scheduled), "PodScheduled") = (past, kind)
             && scheduled.status == "True"
         {
-            // The scheduler's own, kept as it wrote it.
-            all.push(scheduled.clone());
+            // The scheduler's own, kept as it wrote it; upstream's kubelet tells only that it has seen this generation.
+            all.push(PodCondition { observed_generation: pod.metadata.generation, ..scheduled.clone() });
             continue;
         }
         let status = if verdict.holds { "True" } else { "False" };

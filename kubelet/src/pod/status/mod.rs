@@ -267,12 +267,11 @@ fn container_status(
             if let Some(resources) = &container.resources {
                 status.allocated_resources.clone_from(&resources.requests);
             }
-            status.resources =
-                match resize::decide(pod, container, run.and_then(|run| run.resources.as_ref())) {
-                    Resize::Settled => container.resources.clone(),
-                    // What it had before still holds.
-                    _ => before.and_then(|before| before.resources.clone()),
-                };
+            status.resources = match run.map_or(Resize::Settled, |run| resize::decide(pod, container, run)) {
+                Resize::Settled => container.resources.clone(),
+                // What it had before still holds.
+                _ => before.and_then(|before| before.resources.clone()),
+            };
             ApiState {
                 running: Some(ContainerStateRunning {
                     started_at: parse_time(started_at).map(whole_seconds).map(Time),
