@@ -100,6 +100,7 @@ fn streams_of_every_client() {
             });
         }
     });
+    copy_in_two_parts(&cluster, &makes[0]);
     for kubectl in &makes {
         attach(&cluster, kubectl);
     }
@@ -320,6 +321,36 @@ fn copy(cluster: &Cluster, kubectl: &Kubectl) {
     run(&["cp", &format!("web:{there}/deep"), &path("back"), "-c", "counter"]);
     assert_eq!(fs::read(path("back/file")).map(|bytes| bytes.len()).ok(), Some(LARGE), "{name}");
     assert_eq!(fs::read_to_string(path("back/other")).ok().as_deref(), Some("other"), "{name}");
+}
+
+/// What breaks off goes on where it was: the first `tar` gives a part and fails.
+fn copy_in_two_parts(cluster: &Cluster, kubectl: &Kubectl) {
+    let name = &kubectl.name;
+    let folder = tempfile::tempdir().expect("a directory must be had");
+    let target = folder.path().join("file");
+    let target = target.to_str().expect("the path must be UTF-8");
+    let in_pod = |script: &str| {
+        let command = ["exec", "web", "-c", "counter", "--", "sh", "-c", script];
+        within(cluster.command(kubectl, &command), b"").ok()
+    };
+    in_pod(
+        "cd /bin && rm tar && cat >tar <<'END'\n\
+         #!/bin/sh\n\
+         [ ! -e /tmp/broke ] || exec busybox tar \"$@\"\n\
+         touch /tmp/broke; busybox tar \"$@\" | head -c 100000; exit 1\nEND\n\
+         chmod +x tar; seq 1 50000 >\"/tmp/it's there\"",
+    );
+    let copied = ["cp", "--retries=2", "web:/tmp/it's there", target, "-c", "counter"];
+    let answer = within(cluster.command(kubectl, &copied), b"");
+    assert!(
+        answer.stderr.contains("Resuming copy at 100000 bytes, retry 1/2 - "),
+        "{name}: {}",
+        answer.stderr
+    );
+    assert_eq!(answer.code, 0, "{name}: {}", answer.stderr);
+    let lines: String = (1..=50_000).map(|number| format!("{number}\n")).collect();
+    assert!(fs::read_to_string(target).expect("it must be there") == lines, "{name}: another file came");
+    in_pod("cd /bin && ln -sf busybox tar; rm /tmp/broke");
 }
 
 fn run_once(cluster: &Cluster, kubectl: &Kubectl) {

@@ -125,6 +125,9 @@ pub struct CpArgs {
     /// Do not keep permissions and owner in the container
     #[arg(long)]
     pub no_preserve: bool,
+    /// How often a copy out of a container goes on after it broke off; negative without end
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    pub retries: i32,
 }
 
 /// `kubectl run`

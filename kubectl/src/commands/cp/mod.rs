@@ -78,7 +78,7 @@ pub(crate) async fn run(args: &CpArgs, session: &Session) -> Result<(), Error> {
         }
         (Side::Remote { namespace, pod, path }, Side::Local(local)) => {
             let container = find(args, session, namespace.as_deref(), pod).await?;
-            download(&container, path, Path::new(local)).await
+            download(&container, path, Path::new(local), args.retries).await
         }
         (Side::Local(local), Side::Remote { namespace, pod, path }) => {
             if std::fs::symlink_metadata(local).is_err() {
@@ -172,16 +172,40 @@ async fn upload(
     container.execute(&command, Some(File::from_std(packed)), tokio::io::stdout()).await
 }
 
-async fn download(container: &Container<'_>, remote: &str, local: &Path) -> Result<(), Error> {
+async fn download(
+    container: &Container<'_>,
+    remote: &str,
+    local: &Path,
+    most_retries: i32,
+) -> Result<(), Error> {
     let mut packed = File::from_std(tempfile::tempfile()?);
     // A failure of `tar` is told after what it did send is kept, as it is by a `tar | tar` of one's own.
-    let copied = container.execute(&["tar", "cf", "-", remote], None, &mut packed).await;
+    let mut copied = container.execute(&["tar", "cf", "-", remote], None, &mut packed).await;
+    let mut retries = 0;
+    while let Err(error) = &copied {
+        if most_retries >= 0 && retries >= most_retries {
+            if most_retries > 0 {
+                output::complain(&format!("Dropping out copy after {retries} retries"));
+            }
+            break;
+        }
+        retries += 1;
+        let have = packed.stream_position().await?;
+        output::complain(&format!("Resuming copy at {have} bytes, retry {retries}/{most_retries} - {error}"));
+        let rest = format!("tar cf - {} | tail -c+{}", quoted(remote), have + 1);
+        copied = container.execute(&["sh", "-c", &rest], None, &mut packed).await;
+    }
     packed.rewind().await?;
     let warnings = archive::unpack(packed.into_std().await, &archive::prefix(remote), local)?;
     for warning in warnings {
         output::complain(&format!("warning: {warning}"));
     }
     copied
+}
+
+/// A word as a shell takes it whole.
+fn quoted(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]
