@@ -175,7 +175,9 @@ fn a_limit_below_what_is_used_is_refused(cluster: &Cluster) {
     resize(cluster, "full", r#""requests":{"memory":"16Mi"},"limits":{"memory":"16Mi"}"#);
     let told = "jsonpath={.status.conditions[?(@.type==\"PodResizeInProgress\")].message}{\"\\n\"}";
     cluster.watch_with(&Kubectl::newest(), &["get", "pod", "full", "--watch", "-o", told], |line| {
-        line.starts_with("Container c0 could not be resized: attempting to set container \"c0\" memory limit (16777216) below current usage (")
+        let both = ["pod memory limit (16777216)", "container \"c0\" memory limit (16777216)"];
+        line.starts_with("Container c0 could not be resized: cannot decrease memory limits: [")
+            && both.iter().all(|one| line.contains(&format!("attempting to set {one} below current usage (")))
     });
     assert_eq!(cluster.field("pod/full", "{.status.containerStatuses[0].resources.limits.memory}"), "48Mi");
     resize(cluster, "full", r#""requests":{"memory":"48Mi"},"limits":{"memory":"48Mi"}"#);

@@ -3,7 +3,6 @@
 
 use std::{
     fs,
-    path::Path,
     process::{Command, id},
 };
 
@@ -202,7 +201,8 @@ fn confinement(cluster: &Cluster) {
         "{{apiVersion: v1, kind: Pod, metadata: {{name: confined}}, spec: {{terminationGracePeriodSeconds: 0, containers: [{{name: main, image: '{IMAGE}', \
          command: [sleep, '100000'], securityContext: {{appArmorProfile: {{type: RuntimeDefault}}}}}}]}}}}\n"
     ));
-    if Path::new("/sys/module/apparmor").exists() {
+    let enabled = fs::read_to_string("/sys/module/apparmor/parameters/enabled").unwrap_or_default();
+    if enabled.trim() == "Y" {
         cluster.wait("pod/confined", "condition=Ready");
     } else {
         cluster.wait("pod/confined", "jsonpath={.status.reason}=AppArmor");

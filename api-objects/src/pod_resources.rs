@@ -12,7 +12,22 @@ pub const POD_LEVEL: [&str; 2] = ["cpu", "memory"];
 /// Whether a resource may be asked for a pod as a whole.
 #[must_use]
 pub fn is_pod_level(name: &str) -> bool {
-    POD_LEVEL.contains(&name) || name.starts_with("hugepages-")
+    POD_LEVEL.contains(&name) || is_huge(name)
+}
+
+/// Whether a resource is one of huge pages.
+#[must_use]
+pub fn is_huge(name: &str) -> bool {
+    name.starts_with(HUGE_PAGES)
+}
+
+/// What the names of resources of huge pages begin with.
+pub const HUGE_PAGES: &str = "hugepages-";
+
+/// Whether a resource is of somebody else's domain (`IsExtendedResourceName` of upstream's `pkg/apis/core/v1/helper`).
+#[must_use]
+pub fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
 /// Resources by name.

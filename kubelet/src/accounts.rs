@@ -6,13 +6,13 @@ use kubelet_runtime::{AccountFiles, PodRuntime, RuntimeError};
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 
-/// Images whose accounts are kept; more are read again.
-const MOST: usize = 100;
+/// Images whose accounts are kept, a few kilobytes each; of more, some are read again.
+const MOST: usize = 64;
 
 /// By image id.
 pub(crate) struct Accounts {
     runtime: Arc<dyn PodRuntime>,
-    known: Mutex<HashMap<String, Arc<OnceCell<AccountFiles>>>>,
+    known: Mutex<HashMap<String, Arc<OnceCell<Arc<AccountFiles>>>>>,
 }
 
 impl Accounts {
@@ -25,7 +25,7 @@ impl Accounts {
     ///
     /// # Errors
     /// What the runtime says; asked for again the next time.
-    pub(crate) async fn of(&self, image: &str) -> Result<AccountFiles, RuntimeError> {
+    pub(crate) async fn of(&self, image: &str) -> Result<Arc<AccountFiles>, RuntimeError> {
         let cell = {
             let mut known = self.known.lock();
             if known.len() >= MOST && !known.contains_key(image) {
@@ -33,6 +33,7 @@ impl Accounts {
             }
             Arc::clone(known.entry(image.to_owned()).or_default())
         };
-        cell.get_or_try_init(|| self.runtime.image_accounts(image)).await.cloned()
+        let read = || async { self.runtime.image_accounts(image).await.map(Arc::new) };
+        cell.get_or_try_init(read).await.cloned()
     }
 }

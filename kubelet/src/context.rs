@@ -1,6 +1,6 @@
 //! What every worker shares: the ways to the API and the runtime, and what is known of the node.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use client::{Client, Informer};
 use kubelet_runtime::PodRuntime;
@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    NodeView,
     accounts::Accounts,
     admission::Admission,
     events::Events,
@@ -78,9 +77,9 @@ pub(crate) struct Context {
 
 impl Context {
     /// Lets admission know what the API says of this node.
-    pub(crate) fn follow_node(&self, node: &NodeView) {
+    pub(crate) fn follow_node(&self, labels: BTreeMap<String, String>, extended: &BTreeMap<String, String>) {
         let mut admission = self.admission.lock();
-        admission.set_labels(node.labels.clone());
-        admission.set_scarce(node::scarce(&self.machine, &node.extended));
+        admission.set_labels(labels);
+        admission.set_scarce(node::scarce(&self.machine, extended));
     }
 }

@@ -3,12 +3,10 @@
 
 use std::path::Path;
 
-use api_objects::quantity::Quantity;
+use api_objects::{pod_resources::HUGE_PAGES, quantity::Quantity};
 
 /// Where the kernel tells of them.
 pub(crate) const DIRECTORY: &str = "/sys/kernel/mm/hugepages";
-/// What the names of these resources begin with.
-const PREFIX: &str = "hugepages-";
 
 /// The pages of one size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +25,7 @@ impl HugePages {
 
     /// The resource: `hugepages-2Mi`.
     pub(crate) fn resource(self) -> String {
-        format!("{PREFIX}{}", binary(self.size))
+        format!("{HUGE_PAGES}{}", binary(self.size))
     }
 }
 
@@ -54,14 +52,9 @@ pub(crate) fn binary(bytes: u64) -> String {
     found.map_or_else(|| bytes.to_string(), |(unit, bits)| format!("{}{unit}", bytes >> bits))
 }
 
-/// Whether a resource is one of huge pages.
-pub(crate) fn is_huge(resource: &str) -> bool {
-    resource.starts_with(PREFIX)
-}
-
 /// The size of the pages that a resource is made of, in bytes.
 pub(crate) fn size_of(resource: &str) -> Option<u64> {
-    let size: Quantity = resource.strip_prefix(PREFIX)?.parse().ok()?;
+    let size: Quantity = resource.strip_prefix(HUGE_PAGES)?.parse().ok()?;
     u64::try_from(size.value()).ok().filter(|bytes| *bytes > 0)
 }
 
@@ -89,6 +82,5 @@ mod tests {
             assert_eq!(HugePages { size, count: 0 }.resource(), name);
         }
         assert_eq!((size_of("hugepages-x"), size_of("memory")), (None, None));
-        assert!(is_huge("hugepages-2Mi") && !is_huge("example.com/hugepages-2Mi"));
     }
 }

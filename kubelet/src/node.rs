@@ -11,7 +11,12 @@ use std::{
     time::Duration,
 };
 
-use api_objects::{Value, object::ObjectMeta, quantity::Quantity};
+use api_objects::{
+    Value,
+    object::ObjectMeta,
+    pod_resources::{is_extended, is_huge},
+    quantity::Quantity,
+};
 use client::{Client, Error, Informer, Key, PatchType};
 use jiff::Timestamp;
 use kubelet_runtime::{ImageView, PodRuntime};
@@ -24,7 +29,6 @@ use crate::{
     config::{Config, Taint},
     huge_pages::{self, HugePages},
     network::NetworkReceiver,
-    pod::resources::is_extended,
     pressure::thresholds::Pressure,
 };
 
@@ -162,8 +166,9 @@ pub(crate) struct Condition {
     pub images: Vec<(Vec<String>, u64)>,
     /// The runtime's handlers.
     pub handlers: Vec<String>,
-    /// Extended resources, which are whoever's who told the node's object of them.
-    pub extended: BTreeMap<String, String>,
+    /// The capacity of extended resources, which is whoever's who told the node's object of them; `None` while that is not
+    /// known.
+    pub extended: Option<BTreeMap<String, String>>,
 }
 
 /// The first address by which others reach this machine: that of the route to the outside.
@@ -235,7 +240,7 @@ pub(crate) fn status(
     before: &Value,
     now: Timestamp,
 ) -> Value {
-    let (resources, allocatable) = resources(config, machine, &found.extended, before);
+    let (resources, allocatable) = resources(config, machine, found.extended.as_ref(), before);
     let mut listed: Vec<Value> =
         addresses.iter().map(|ip| json!({"type": "InternalIP", "address": ip.to_string()})).collect();
     listed.push(json!({"type": "Hostname", "address": config.node_name}));
@@ -272,12 +277,13 @@ pub(crate) fn status(
     status
 }
 
-/// Capacity and allocatable. What others have told the capacity of may be used (upstream's `MachineInfo` setter); what
-/// was there and is no more is null, so that a patch takes it away.
+/// Capacity and allocatable. Of extended resources the capacity is others', who may change it at any time: it is never
+/// written here, and what it says may be used (upstream's `MachineInfo` setter). What was there and is no more is null, so
+/// that a patch takes it away.
 fn resources(
     config: &Config,
     machine: &Machine,
-    extended: &BTreeMap<String, String>,
+    extended: Option<&BTreeMap<String, String>>,
     before: &Value,
 ) -> (Value, Value) {
     let mut capacity = json!({
@@ -289,21 +295,21 @@ fn resources(
     for pages in &machine.huge_pages {
         capacity[pages.resource()] = Value::String(huge_pages::binary(pages.bytes()));
     }
-    for (name, amount) in extended {
-        capacity[name] = Value::String(amount.clone());
-    }
     let mut allocatable = capacity.clone();
     allocatable["memory"] = json!(format!("{}Ki", machine.allocatable_memory() / 1024));
     allocatable["ephemeral-storage"] = json!(machine.allocatable_disk().to_string());
-    let gone = |of: &str, now: &mut Value| {
+    for (name, amount) in extended.into_iter().flatten() {
+        allocatable[name] = Value::String(amount.clone());
+    }
+    let gone = |of: &str, now: &mut Value, is_ours: &dyn Fn(&str) -> bool| {
         for (name, _) in before[of].as_object().into_iter().flatten() {
-            if now.get(name).is_none() && (huge_pages::is_huge(name) || is_extended(name)) {
+            if is_ours(name) && now.get(name).is_none() {
                 now[name] = Value::Null;
             }
         }
     };
-    gone("allocatable", &mut allocatable);
-    gone("capacity", &mut capacity);
+    gone("capacity", &mut capacity, &is_huge);
+    gone("allocatable", &mut allocatable, &|name| is_huge(name) || (extended.is_some() && is_extended(name)));
     (capacity, allocatable)
 }
 
@@ -377,6 +383,8 @@ pub(crate) struct Registration {
     pub uid: String,
     /// Its labels: ours, and those that others have put there.
     pub labels: BTreeMap<String, String>,
+    /// The capacity of its extended resources.
+    pub extended: BTreeMap<String, String>,
 }
 
 /// The node's object, once it is registered.
@@ -450,7 +458,8 @@ impl NodeKeeper {
                     Ok(node) => {
                         known = node.get("status").cloned().unwrap_or_default();
                         let ObjectMeta { uid, labels, .. } = ObjectMeta::from_value(&node);
-                        self.registered.send_replace(Some(Registration { uid, labels }));
+                        let extended = extended(known.get("capacity"));
+                        self.registered.send_replace(Some(Registration { uid, labels, extended }));
                     }
                     Err(error) => {
                         tracing::warn!("cannot register the node: {}", client::error::chain(&error));
@@ -557,9 +566,8 @@ impl NodeKeeper {
     }
 
     /// The extended resources of the node's object, as the API has it now.
-    fn extended(&self) -> BTreeMap<String, String> {
-        let node = self.nodes.get(&Key::new("", &self.config.node_name));
-        node.map(|node| node.extended.clone()).unwrap_or_default()
+    fn extended(&self) -> Option<BTreeMap<String, String>> {
+        Some(self.nodes.get(&Key::new("", &self.config.node_name))?.extended.clone())
     }
 }
 
@@ -573,6 +581,29 @@ mod tests {
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    /// Capacity belongs to who told it; what may be used of it follows, once it is known.
+    #[test]
+    fn resources_of_others_are_used_and_never_written() {
+        let mut machine = machine();
+        machine.huge_pages = vec![HugePages { size: 2 << 20, count: 4 }];
+        let before = json!({
+            "capacity": {"example.com/a": "2", "example.com/old": "1", "hugepages-1Gi": "0"},
+            "allocatable": {"example.com/a": "1", "example.com/old": "1", "hugepages-1Gi": "0"},
+        });
+        let told: BTreeMap<String, String> = [("example.com/a".to_owned(), "2".to_owned())].into();
+        let config = Config::for_tests("n1");
+        let (capacity, allocatable) = resources(&config, &machine, Some(&told), &before);
+        assert_eq!((capacity.get("example.com/a"), capacity.get("example.com/old")), (None, None));
+        assert_eq!((&capacity["hugepages-2Mi"], &capacity["hugepages-1Gi"]), (&json!("8Mi"), &Value::Null));
+        assert_eq!(
+            (&allocatable["example.com/a"], &allocatable["example.com/old"]),
+            (&json!("2"), &Value::Null)
+        );
+        assert_eq!(allocatable["memory"], format!("{}Ki", (4 << 20) - (8 << 10)));
+        let (_, allocatable) = resources(&config, &machine, None, &before);
+        assert_eq!(allocatable.get("example.com/a"), None, "not known yet: it stays as it is");
     }
 
     #[test]

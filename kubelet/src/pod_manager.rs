@@ -99,7 +99,7 @@ impl PodManager {
     /// The API has answered: its pods are taken up, and what is nobody's goes from now on.
     fn take_up(&mut self) {
         if let Some(node) = self.context.registered.borrow().clone() {
-            self.context.admission.lock().set_labels(node.labels);
+            self.context.follow_node(node.labels, &node.extended);
         }
         let mut all: Vec<Key> = self.pods.list().into_iter().map(|(key, _)| key).collect();
         // Those that were taken before come first, whatever their names: they keep what they have.

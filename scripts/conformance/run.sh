@@ -68,9 +68,10 @@ make_images() {
         user-defined-in-image:x:1000:1000::/home:/bin/sh >"$root/etc/passwd"
     printf '%s\n' root:x:0: nobody:x:65534: user-defined-in-image:x:1000: \
         group-defined-in-image:x:50000:user-defined-in-image >"$root/etc/group"
-    # The shell of Debian's busybox hands no variable on whose name it could not set itself, as that of the suite's does.
+    # The shell of Debian's busybox hands no variable on whose name it could not set itself, as that of the suite's does:
+    # whoever asks for `sh` gets another, and whoever for `/bin/sh` reads busybox' own messages.
     add_program bash
-    ln -sf bash "$root/bin/sh"
+    ln -s ../../../bin/bash "$root/usr/local/bin/sh"
     import_image "$registry/busybox:1.37.0-1" 'CMD ["sh"]'
     import_image "$registry/nonroot:1.5" 'USER 1234' 'CMD ["sh"]'
     cp "$tools/nnp" "$root/usr/local/bin/nnp"
@@ -81,6 +82,7 @@ make_images() {
     cp "$tools/source/test/images/agnhost/porter/"localhost.{crt,key} "$root/"
     local program
     for program in curl dig ip ss nsenter; do add_program "$program"; done
+    ln -sf bash "$root/bin/sh"
     add_program nc.openbsd
     [ ! -e "$root/bin/nc.openbsd" ] || mv "$root/bin/nc.openbsd" "$root/bin/nc"
     local name

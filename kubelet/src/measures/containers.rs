@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use parking_lot::Mutex;
 
 use super::text::{Kind, Text};
@@ -39,17 +39,22 @@ impl ContainerMeasures {
         }
     }
 
-    /// A pod's status has changed: what has ended in it since counts, once (upstream's `checkAndRecordTerminations`).
+    /// A pod's status has changed: each end that it tells of and did not before counts (upstream's
+    /// `checkAndRecordTerminations`). Of a container that is restarted only the last state tells.
     pub(crate) fn changed(&self, before: Option<&PodStatus>, now: &PodStatus) {
         for (sort, list) in LISTS {
             let before = before.and_then(|before| list(before).as_deref()).unwrap_or_default();
             for status in list(now).iter().flatten() {
-                let had_ended = before
-                    .iter()
-                    .find(|old| old.name == status.name)
-                    .is_some_and(|old| old.state.as_ref().is_some_and(|state| state.terminated.is_some()));
-                let ended = status.state.as_ref().and_then(|state| state.terminated.as_ref());
-                if let Some(ended) = ended.filter(|_| !had_ended) {
+                let old = before.iter().find(|old| old.name == status.name);
+                let is_known = |ended: &ContainerStateTerminated| {
+                    let known = old.into_iter().flat_map(ends);
+                    known.into_iter().any(|old| old.container_id == ended.container_id)
+                };
+                // What ended before this kubelet looked at the pod was counted by the one before it.
+                let latest = old.is_none().then(|| terminated(status.state.as_ref()));
+                let found =
+                    latest.map_or_else(|| ends(status).collect::<Vec<_>>(), |one| one.into_iter().collect());
+                for ended in found.into_iter().filter(|ended| !is_known(ended)) {
                     let key = (sort, ended.exit_code, ended.reason.clone().unwrap_or_default());
                     *self.terminated.lock().entry(key).or_default() += 1;
                 }
@@ -77,6 +82,15 @@ impl ContainerMeasures {
     }
 }
 
+fn terminated(state: Option<&ContainerState>) -> Option<&ContainerStateTerminated> {
+    state?.terminated.as_ref()
+}
+
+/// The ends that a status tells of.
+fn ends(status: &ContainerStatus) -> impl Iterator<Item = &ContainerStateTerminated> {
+    terminated(status.state.as_ref()).into_iter().chain(terminated(status.last_state.as_ref()))
+}
+
 /// Where a status has the containers of each sort.
 type List = fn(&PodStatus) -> &Option<Vec<ContainerStatus>>;
 const LISTS: [(Sort, List); 3] = [
@@ -95,17 +109,25 @@ mod tests {
     #[test]
     fn an_end_counts_once() {
         let measures = ContainerMeasures::default();
-        let status = |state: serde_json::Value| -> PodStatus {
-            let status = json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": state});
+        let status = |state: serde_json::Value, last: serde_json::Value| -> PodStatus {
+            let status = json!({"name": "a", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+                "state": state, "lastState": last});
             serde_json::from_value(json!({"initContainerStatuses": [status]})).unwrap()
         };
-        let runs = status(json!({"running": {}}));
-        let ended = status(json!({"terminated": {"exitCode": 139, "reason": "Error"}}));
-        measures.changed(None, &runs);
-        measures.changed(Some(&runs), &ended);
-        measures.changed(Some(&ended), &ended);
-        measures.changed(Some(&ended), &runs);
-        measures.changed(Some(&runs), &ended);
+        let ended = |id: &str| json!({"terminated": {"exitCode": 139, "reason": "Error", "containerID": id}});
+        let states = [
+            status(json!({"running": {}}), json!({})),
+            status(ended("1"), json!({})),
+            status(json!({"running": {}}), ended("1")),
+            // From the second crash on only the last state tells of it.
+            status(json!({"waiting": {"reason": "CrashLoopBackOff"}}), ended("2")),
+            status(json!({"running": {}}), ended("2")),
+        ];
+        measures.changed(None, &states[0]);
+        for pair in states.windows(2) {
+            measures.changed(Some(&pair[0]), &pair[1]);
+        }
+        measures.changed(None, &states[4]);
         let pod = pod(json!({"containers": [{"name": "b"}], "initContainers": [{"name": "a"}]}));
         measures.started(&pod, "a", None);
         measures.started(&pod, "b", Some("ErrImagePull"));

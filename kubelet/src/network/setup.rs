@@ -92,7 +92,7 @@ impl NetworkSetup {
         }
         loop {
             for node in changes.recv().await.into_iter().filter_map(|change| change.after) {
-                self.context.follow_node(&node);
+                self.context.follow_node(node.labels.clone(), &node.extended);
                 let Some(pod_cidr) = node.pod_cidr.or(self.config.pod_cidr) else { continue };
                 match &mut standing {
                     None => {
@@ -113,7 +113,7 @@ impl NetworkSetup {
         let mut changes = self.nodes.subscribe();
         loop {
             for node in changes.recv().await.into_iter().filter_map(|change| change.after) {
-                self.context.follow_node(&node);
+                self.context.follow_node(node.labels.clone(), &node.extended);
             }
         }
     }

@@ -30,7 +30,7 @@ pub fn is_strict(pod: &Pod) -> bool {
 }
 
 /// Who a container will be, and what the runtime is to be told so that it is. `None`, and nothing changed, for a user
-/// that the image does not know by that name: that container cannot start, and the runtime says why.
+/// or group that the image does not know by that name: that container cannot start, and the runtime says why.
 pub fn settle(
     pod: &Pod,
     security: &mut ContainerSecurity,
@@ -121,14 +121,23 @@ struct User<'a> {
     gid: i64,
 }
 
-/// Lines that are none are passed over, as runc does.
 fn passwd(text: &str) -> impl Iterator<Item = User<'_>> {
-    text.lines().filter_map(|line| {
-        let mut fields = line.trim().split(':');
-        let name = fields.next()?;
-        let mut number = |skip: usize| fields.nth(skip)?.parse::<i64>().ok();
-        Some(User { name, uid: number(1)?, gid: number(0)? })
+    lines(text).map(|mut fields| {
+        let name = fields.next().unwrap_or_default();
+        let uid = number(fields.nth(1));
+        User { name, uid, gid: number(fields.next()) }
     })
+}
+
+/// Lines that say something, in their fields.
+fn lines(text: &str) -> impl Iterator<Item = std::str::Split<'_, char>> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    lines.map(|line| line.split(':'))
+}
+
+/// What is no number, or not there, is a zero to runc (`parseLine`).
+fn number(field: Option<&str>) -> i64 {
+    field.and_then(|field| field.parse().ok()).unwrap_or_default()
 }
 
 /// A line of `/etc/group`.
@@ -152,11 +161,10 @@ impl Group<'_> {
 }
 
 fn groups(text: &str) -> impl Iterator<Item = Group<'_>> {
-    text.lines().filter_map(|line| {
-        let mut fields = line.trim().split(':');
-        let name = fields.next()?;
-        let gid = fields.nth(1)?.parse().ok()?;
-        Some(Group { name, gid, members: fields.next().unwrap_or_default() })
+    lines(text).map(|mut fields| {
+        let name = fields.next().unwrap_or_default();
+        let gid = number(fields.nth(1));
+        Group { name, gid, members: fields.next().unwrap_or_default() }
     })
 }
 
@@ -188,6 +196,7 @@ mod tests {
             ("app", "1000:1001:1001,10,50000"),
             ("1000", "1000:1001:1001,10,50000"),
             ("app:wheel", "1000:10:10,50000"),
+            ("lost", "0:1:1"),
             ("7", "7:0:0"),
             ("7:8", "7:8:8"),
             ("1000:50000", "1000:50000:50000,10"),

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
+use api_objects::pod_resources::is_extended;
 use k8s_openapi::api::core::v1::{NodeSelectorTerm, Pod};
 use serde_json::Value;
 
 use super::{
     all_containers,
-    resources::{Demand, demand, is_extended, qos_class, scarce},
+    resources::{Demand, demand, qos_class, scarce},
     security::needs_app_armor,
     spec,
     supported::first_unsupported,
@@ -81,7 +82,8 @@ impl Used {
     pub fn add(&mut self, other: &Self) {
         self.demand.add(other.demand);
         for (name, amount) in &other.scarce {
-            *self.scarce.entry(name.clone()).or_default() += amount;
+            let sum = self.scarce.entry(name.clone()).or_default();
+            *sum = sum.saturating_add(*amount);
         }
         self.pods += other.pods;
         self.host_ports.extend_from_slice(&other.host_ports);
@@ -162,13 +164,13 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
         return Err(insufficient("pods", 1, count(used.pods), count(node.max_pods)));
     }
     let asked = demand(pod);
-    if asked.cpu > 0 && used.demand.cpu + asked.cpu > node.allocatable.cpu {
+    if asked.cpu > 0 && used.demand.cpu.saturating_add(asked.cpu) > node.allocatable.cpu {
         return Err(insufficient("cpu", asked.cpu, used.demand.cpu, node.allocatable.cpu));
     }
-    if asked.memory > 0 && used.demand.memory + asked.memory > node.allocatable.memory {
+    if asked.memory > 0 && used.demand.memory.saturating_add(asked.memory) > node.allocatable.memory {
         return Err(insufficient("memory", asked.memory, used.demand.memory, node.allocatable.memory));
     }
-    if asked.storage > 0 && used.demand.storage + asked.storage > node.allocatable.storage {
+    if asked.storage > 0 && used.demand.storage.saturating_add(asked.storage) > node.allocatable.storage {
         let (used, capacity) = (used.demand.storage, node.allocatable.storage);
         return Err(insufficient("ephemeral-storage", asked.storage, used, capacity));
     }
@@ -180,7 +182,7 @@ pub fn admit(pod: &Pod, raw_spec: &Value, node: &NodeFacts, used: &Used) -> Resu
             None => 0,
         };
         let taken = used.scarce.get(&name).copied().unwrap_or_default();
-        if taken + asked > has {
+        if taken.saturating_add(asked) > has {
             return Err(insufficient(&name, asked, taken, has));
         }
     }
@@ -208,7 +210,7 @@ pub fn resize(
         }
     }
     for (name, asked, had, used, capacity) in resources {
-        if asked > had && used + asked > capacity {
+        if asked > had && used.saturating_add(asked) > capacity {
             return Err((
                 "Deferred",
                 format!(

@@ -7,7 +7,10 @@ use std::{
     ops::Add,
 };
 
-use api_objects::quantity::Quantity as Exact;
+use api_objects::{
+    pod_resources::{is_extended, is_huge},
+    quantity::Quantity as Exact,
+};
 use k8s_openapi::{
     api::core::v1::{Container, Pod, ResourceRequirements},
     apimachinery::pkg::api::resource::Quantity,
@@ -15,7 +18,6 @@ use k8s_openapi::{
 use kubelet_runtime::ContainerResources;
 
 use super::{init_containers, is_sidecar, spec};
-use crate::huge_pages::is_huge;
 
 /// Period of the CPU quota in microseconds.
 pub(super) const PERIOD: i64 = 100_000;
@@ -148,7 +150,7 @@ pub fn oom_score_adj(pod: &Pod, container: &Container, memory_capacity: i64) -> 
             let unclaimed =
                 pod_request(pod, "memory").map(units).filter(|bytes| *bytes > 0).map_or(0, |bytes| {
                     let count = i64::try_from(super::all_containers(pod).count()).unwrap_or(i64::MAX).max(1);
-                    (bytes - aggregate(pod, asked)) / count
+                    (bytes - aggregate(pod, asked, i64::saturating_add)) / count
                 });
             let mut request = asked(container);
             if super::is_init(pod, &container.name) && is_sidecar(container) {
@@ -175,22 +177,22 @@ fn ask(container: &Container, name: &str, measure: fn(&Quantity) -> i64) -> i64 
 
 /// The sum over a pod's containers and sidecars, or the largest init container together with the sidecars started
 /// before it, whichever is more.
-fn aggregate<T>(pod: &Pod, of: impl Fn(&Container) -> T) -> T
+fn aggregate<T>(pod: &Pod, of: impl Fn(&Container) -> T, add: fn(T, T) -> T) -> T
 where
-    T: Copy + Default + Ord + Add<Output = T>,
+    T: Copy + Default + Ord,
 {
     let mut sidecars = T::default();
     let mut init_peak = T::default();
     for container in init_containers(pod) {
         if is_sidecar(container) {
-            sidecars = sidecars + of(container);
+            sidecars = add(sidecars, of(container));
             init_peak = init_peak.max(sidecars);
         } else {
-            init_peak = init_peak.max(sidecars + of(container));
+            init_peak = init_peak.max(add(sidecars, of(container)));
         }
     }
-    let main = spec(pod).containers.iter().map(of).fold(T::default(), Add::add);
-    (main + sidecars).max(init_peak)
+    let main = spec(pod).containers.iter().map(of).fold(T::default(), add);
+    add(main, sidecars).max(init_peak)
 }
 
 /// What a pod asks for and what it may use as a whole, of everything that it or a container of it names
@@ -207,8 +209,13 @@ pub fn effective(pod: &Pod) -> ResourceRequirements {
             names.extend(overhead.into_iter().flat_map(BTreeMap::keys));
         }
         let of = |name: &str| {
-            let inside =
-                || aggregate(pod, |container| get(inside(container), name).map(exact).unwrap_or_default());
+            let inside = || {
+                aggregate(
+                    pod,
+                    |container| get(inside(container), name).map(exact).unwrap_or_default(),
+                    Exact::add,
+                )
+            };
             let whole = get(own, name).map(exact).unwrap_or_else(inside);
             Quantity((whole + get(overhead, name).map(exact).unwrap_or_default()).to_string())
         };
@@ -241,17 +248,10 @@ pub struct Demand {
 impl Demand {
     /// Adds what somebody else asks for.
     pub fn add(&mut self, other: Self) {
-        self.cpu += other.cpu;
-        self.memory += other.memory;
-        self.storage += other.storage;
+        self.cpu = self.cpu.saturating_add(other.cpu);
+        self.memory = self.memory.saturating_add(other.memory);
+        self.storage = self.storage.saturating_add(other.storage);
     }
-}
-
-/// Whether a resource is one that somebody has told the node's object of (`IsExtendedResourceName` of upstream's
-/// `pkg/apis/core/v1/helper`).
-#[must_use]
-pub fn is_extended(name: &str) -> bool {
-    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }
 
 /// A pod's effective requests (`PodRequests`): its own, or else those of its containers together; and the overhead.
@@ -260,8 +260,9 @@ pub fn demand(pod: &Pod) -> Demand {
     let of = |name: &str| {
         let measure = measure_of(name);
         let own = pod_request(pod, name).map(measure);
-        let inside = || aggregate(pod, |container| ask(container, name, measure));
-        own.unwrap_or_else(inside) + get(spec(pod).overhead.as_ref(), name).map_or(0, measure)
+        let inside = || aggregate(pod, |container| ask(container, name, measure), i64::saturating_add);
+        let overhead = get(spec(pod).overhead.as_ref(), name).map_or(0, measure);
+        own.unwrap_or_else(inside).saturating_add(overhead)
     };
     Demand { cpu: of("cpu"), memory: of("memory"), storage: of("ephemeral-storage") }
 }
@@ -278,6 +279,11 @@ pub fn scarce(pod: &Pod) -> BTreeMap<String, i64> {
 /// The bytes of huge pages that a pod may use, by resource.
 #[must_use]
 pub fn huge_page_limits(pod: &Pod) -> BTreeMap<String, i64> {
+    // Nearly every pod asks for none.
+    let lists = super::all_containers(pod).map(|container| requirements(container).1).chain([of_pod(pod).1]);
+    if !lists.flatten().flat_map(BTreeMap::keys).any(|name| is_huge(name)) {
+        return BTreeMap::new();
+    }
     let limits = effective(pod).limits.unwrap_or_default();
     limits
         .into_iter()
@@ -294,9 +300,10 @@ pub fn pod_limit(pod: &Pod, name: &str) -> Option<i64> {
     let given = |list: Option<&List>| get(list, name).map(measure).filter(|number| *number > 0);
     let own = given(of_pod(pod).1);
     let all = super::all_containers(pod).all(|container| given(requirements(container).1).is_some());
-    let inside = || all.then(|| aggregate(pod, |container| given(requirements(container).1).unwrap_or(0)));
+    let of = |container: &Container| given(requirements(container).1).unwrap_or(0);
+    let inside = || all.then(|| aggregate(pod, of, i64::saturating_add));
     let overhead = get(spec(pod).overhead.as_ref(), name).map_or(0, measure);
-    Some(own.or_else(inside)? + overhead)
+    Some(own.or_else(inside)?.saturating_add(overhead))
 }
 
 /// The value of a `resourceFieldRef` (`limits.cpu`, `requests.memory` …) divided by its divisor, rounded up.

@@ -5,11 +5,8 @@
 //! false, 0 nor empty) is named. The list is data: supporting a field means adding a word here and the code
 //! that honours it.
 
-use api_objects::pod_resources::is_pod_level;
+use api_objects::pod_resources::{is_extended, is_huge, is_pod_level};
 use serde_json::Value;
-
-use super::resources::is_extended;
-use crate::huge_pages::is_huge;
 
 /// What is known about an object's fields.
 enum Known {

@@ -4,8 +4,11 @@ use client::EventType;
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::control_groups::{GroupSettings, Mode};
 
-use super::Worker;
+use super::{Worker, resizing::OF_POD};
 use crate::pod::uid;
+
+/// No limit, in the kernel's words.
+const NO_LIMIT: i64 = -1;
 
 /// What a group was set to last.
 #[derive(Debug, PartialEq, Eq)]
@@ -15,12 +18,20 @@ pub(super) struct Grouped {
     mode: Mode,
     /// Whether it was set otherwise before.
     was_changed: bool,
+    /// Bytes of memory that it may use until it is set exactly; negative without limit.
+    memory_held: i64,
 }
 
 impl Grouped {
     /// Whether a change is under way.
     pub(super) fn is_changing(&self) -> bool {
         self.was_changed && self.mode == Mode::Raise
+    }
+
+    /// The memory limit that is still to be set, where it is below the one that holds.
+    pub(super) fn shrinks_to(&self) -> Option<i64> {
+        let limit = self.settings.memory_limit.filter(|limit| *limit >= 0 && self.mode == Mode::Raise)?;
+        Some(limit).filter(|limit| self.memory_held < 0 || *limit < self.memory_held)
     }
 }
 
@@ -39,7 +50,15 @@ impl Worker {
             text
         })?;
         let was_changed = self.grouped.is_some();
-        self.grouped = Some(Grouped { settings, mode: Mode::Raise, was_changed });
+        let limit = settings.memory_limit.unwrap_or(NO_LIMIT);
+        // A group that this kubelet has not set before has no containers yet, or is as its predecessor left it.
+        let memory_held = match self.grouped.as_ref().map(|known| known.memory_held) {
+            Some(held) if held < 0 || limit < 0 => NO_LIMIT,
+            Some(held) => held.max(limit),
+            None => limit,
+        };
+        self.resize_failures.remove(OF_POD);
+        self.grouped = Some(Grouped { settings, mode: Mode::Raise, was_changed, memory_held });
         self.balance().await;
         Ok(())
     }
@@ -50,12 +69,11 @@ impl Worker {
             return Ok(());
         };
         let settings = known.settings.clone();
-        if known.was_changed {
-            self.has_room(pod, settings.memory_limit).await?;
-        }
+        self.has_room(pod, None, &[]).await?;
+        let limit = settings.memory_limit.unwrap_or(NO_LIMIT);
         self.context.groups.ensure(pod, settings, Mode::Exact).await?;
         if let Some(known) = &mut self.grouped {
-            known.mode = Mode::Exact;
+            (known.mode, known.memory_held) = (Mode::Exact, limit);
         }
         Ok(())
     }

@@ -205,9 +205,8 @@ struct Worker {
     resize_pending: Option<(&'static str, String)>,
     /// The limits that runs were to be given last, and why that failed.
     resized: BTreeMap<String, (u32, ContainerResources)>,
-    resize_error: Option<String>,
-    /// When a resize that failed is tried again.
-    resize_again: Instant,
+    /// By container, and of the pod as a whole.
+    resize_failures: BTreeMap<String, resizing::Failure>,
     /// The pod's control group, once this worker has seen to it.
     grouped: Option<Grouped>,
     /// Everything has stopped and nothing will start again.
@@ -242,8 +241,7 @@ impl Worker {
             failures: 0,
             resize_pending: None,
             resized: BTreeMap::new(),
-            resize_error: None,
-            resize_again: Instant::now(),
+            resize_failures: BTreeMap::new(),
             grouped: None,
             finished: false,
         }
@@ -446,9 +444,7 @@ impl Worker {
     fn plan(&self, pod: &Pod, view: Option<&PodView>) -> Plan {
         let now = Timestamp::now();
         let mut inputs = plan::Inputs { unhealthy: self.probes.unhealthy(), ..plan::Inputs::default() };
-        if self.resize_error.is_none() || Instant::now() < self.resize_again {
-            inputs.resized.clone_from(&self.resized);
-        }
+        inputs.resized = self.resized();
         (_, inputs.not_started) = self.probes.held_back(pod);
         for (name, (_, not_before)) in &self.waiting {
             inputs.not_before.insert(name.clone(), *not_before);
@@ -500,16 +496,8 @@ impl Worker {
         self.probes.follow(&self.context, pod, view, address, &before);
         self.collect_garbage(pod, view);
         let mut pause = decided.wake_after.unwrap_or(RESYNC).min(RESYNC);
-        if !resizing::has_unsettled(pod, view) {
-            self.resize_error = self.settle_group(pod).await.err();
-            if let Some(error) = &self.resize_error {
-                tracing::warn!(
-                    pod = described(pod),
-                    "the pod's control group stays as it is for now: {error}"
-                );
-            }
-        }
-        if self.resize_pending.is_some() || self.resize_error.is_some() {
+        self.settle_resize(pod, view).await;
+        if self.resize_pending.is_some() || !self.resize_failures.is_empty() {
             pause = pause.min(RESIZE_RETRY);
         }
         if let Some(left) = deadline_left(pod, self.status.as_ref()) {

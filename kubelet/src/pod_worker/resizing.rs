@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use client::EventType;
-use k8s_openapi::api::core::v1::Pod;
-use kubelet_runtime::{ContainerResources, ContainerState, PodView, usage::PodUsage};
+use k8s_openapi::api::core::v1::{Container, Pod};
+use kubelet_runtime::{ContainerResources, ContainerState, PodView};
 use tokio::time::Instant;
 
 use super::{RESIZE_RETRY, Worker, grouping::Grouped};
 use crate::pod::{
-    all_containers, latest_run,
+    all_containers, any_container, described, latest_run,
     resize::{self, Resize},
     uid,
 };
@@ -44,16 +44,17 @@ impl Worker {
         if wanted.is_empty() {
             return;
         }
-        let failed_before = self.resize_error.take();
-        let too_small = self.too_small(pod, view, wanted).await;
+        let room = self.has_room(pod, view, wanted).await;
         for (name, attempt, resources) in wanted {
-            if failed_before.is_none() {
+            let failed_before = self.resize_failures.remove(name).is_some();
+            let is_retry = failed_before && self.resized.get(name) == Some(&(*attempt, *resources));
+            if !is_retry {
                 let text = format!("Container {name} is resized in place");
                 self.context.events.container(pod, name, EventType::Normal, "ResizeStarted", &text);
             }
-            let done = match too_small.get(name) {
-                Some(text) => Err(text.clone()),
-                None => {
+            let done = match &room {
+                Err(text) => Err(text.clone()),
+                Ok(()) => {
                     let runtime = &self.context.runtime;
                     let done = runtime.resize_container(uid(pod), name, *attempt, resources).await;
                     done.map_err(|error| error.to_string())
@@ -66,89 +67,138 @@ impl Worker {
                 }
                 Err(error) => {
                     let text = format!("Container {name} could not be resized: {error}");
-                    if failed_before.as_ref() != Some(&text) {
+                    if !is_retry {
                         self.context.events.container(pod, name, EventType::Warning, "ResizeError", &text);
                     }
-                    self.resize_error = Some(text);
-                    self.resize_again = Instant::now() + RESIZE_RETRY;
+                    self.resize_failures.insert(name.clone(), Failure::now(text));
                 }
             }
             self.resized.insert(name.clone(), (*attempt, *resources));
         }
     }
 
-    /// Containers that use more memory than they are to have, and that in words. The kernel would refuse the limit, or
-    /// end them. Rule and texts are upstream's (`validateMemoryResizeAction` of `pkg/kubelet/kuberuntime`).
-    async fn too_small(
+    /// Whether pod and containers use less memory than they are to have, where that is less than before. The kernel would
+    /// refuse the limit, or end them. Rule and texts are upstream's (`validateMemoryResizeAction` of
+    /// `pkg/kubelet/kuberuntime`).
+    pub(super) async fn has_room(
         &self,
         pod: &Pod,
         view: Option<&PodView>,
         wanted: &[(String, u32, ContainerResources)],
-    ) -> BTreeMap<String, String> {
+    ) -> Result<(), String> {
+        let bytes = |limit: i64| u64::try_from(limit).ok();
+        let of_pod = self.grouped.as_ref().and_then(Grouped::shrinks_to).and_then(bytes);
         let shrinking: Vec<(&str, u64)> = wanted
             .iter()
             .filter_map(|(name, _, resources)| {
                 let limit = resources.memory_limit?;
                 let had = latest_run(view, name)?.resources.as_ref()?.memory_limit;
-                let limit = u64::try_from(limit).ok().filter(|_| had.is_none_or(|had| limit < had))?;
-                Some((name.as_str(), limit))
+                Some((name.as_str(), bytes(limit)?)).filter(|_| had.is_none_or(|had| limit < had))
             })
             .collect();
-        if shrinking.is_empty() {
-            return BTreeMap::new();
+        if of_pod.is_none() && shrinking.is_empty() {
+            return Ok(());
         }
-        let used = self.usage(pod).await;
-        let used = |name: &str| {
-            let container = used.as_ref()?.containers.iter().find(|container| container.name == name)?;
-            Some(container.usage.memory.usage)
-        };
-        let too_small = shrinking.into_iter().filter_map(|(name, limit)| {
-            let used = used(name).filter(|used| *used >= limit)?;
-            let text = format!(
-                "attempting to set container {name:?} memory limit ({limit}) below current usage ({used})"
-            );
-            Some((name.to_owned(), text))
+        let all = self.context.runtime.usage().await;
+        let all = all.map_err(|error| format!("unable to read memory usage for pod: {error}"))?;
+        let usage = all.pods.iter().find(|usage| usage.pod.uid == uid(pod));
+        let mut found = Vec::new();
+        if let Some(limit) = of_pod {
+            match usage.and_then(|usage| usage.group.as_ref()).map(|group| group.usage.memory.usage) {
+                None => found.push("missing pod memory usage".to_owned()),
+                Some(used) if used >= limit => found.push(format!(
+                    "attempting to set pod memory limit ({limit}) below current usage ({used})"
+                )),
+                Some(_) => {}
+            }
+        }
+        for (name, limit) in shrinking {
+            let containers = usage.map(|usage| usage.containers.as_slice()).unwrap_or_default();
+            let container = containers.iter().find(|container| container.name == name);
+            match container.map(|container| container.usage.memory.usage) {
+                None => found.push(format!("missing container {name:?} memory usage")),
+                Some(used) if used >= limit => found.push(format!(
+                    "attempting to set container {name:?} memory limit ({limit}) below current usage ({used})"
+                )),
+                Some(_) => {}
+            }
+        }
+        match found.as_slice() {
+            [] => Ok(()),
+            [one] => Err(format!("cannot decrease memory limits: {one}")),
+            several => Err(format!("cannot decrease memory limits: [{}]", several.join(", "))),
+        }
+    }
+
+    /// Lets the pod's group have exactly what the pod was given, once its containers have.
+    pub(super) async fn settle_resize(&mut self, pod: &Pod, view: Option<&PodView>) {
+        self.resize_failures.retain(|name, _| {
+            name.is_empty()
+                || any_container(pod, name).is_some_and(|container| is_unsettled(pod, &container, view))
         });
-        too_small.collect()
-    }
-
-    /// Whether the pod as a whole uses less than it is to have.
-    pub(super) async fn has_room(&self, pod: &Pod, limit: Option<i64>) -> Result<(), String> {
-        let Some(limit) = limit.and_then(|bytes| u64::try_from(bytes).ok()) else { return Ok(()) };
-        let usage = self.usage(pod).await;
-        let used = usage.and_then(|usage| usage.group).map(|group| group.usage.memory.usage);
-        match used.filter(|used| *used >= limit) {
-            Some(used) => {
-                Err(format!("attempting to set pod memory limit ({limit}) below current usage ({used})"))
-            }
-            None => Ok(()),
+        let is_due = self.resize_failures.get(OF_POD).is_none_or(Failure::is_due);
+        if has_unsettled(pod, view) || !is_due {
+            return;
         }
-    }
-
-    /// What the pod uses; `None` where that cannot be told, and the kernel has the last word.
-    async fn usage(&self, pod: &Pod) -> Option<PodUsage> {
-        match self.context.runtime.usage().await {
-            Ok(all) => all.pods.into_iter().find(|usage| usage.pod.uid == uid(pod)),
+        match self.settle_group(pod).await {
+            Ok(()) => drop(self.resize_failures.remove(OF_POD)),
             Err(error) => {
-                tracing::debug!("what pods use cannot be told: {error}");
-                None
+                tracing::warn!(
+                    pod = described(pod),
+                    "the pod's control group stays as it is for now: {error}"
+                );
+                self.resize_failures.insert(OF_POD.to_owned(), Failure::now(error));
             }
         }
+    }
+
+    /// What containers were resized to, for as long as that is not to be tried again.
+    pub(super) fn resized(&self) -> BTreeMap<String, (u32, ContainerResources)> {
+        let mut resized = self.resized.clone();
+        resized.retain(|name, _| !self.resize_failures.get(name).is_some_and(Failure::is_due));
+        resized
     }
 
     /// Whether a container or the pod as a whole does not have what the pod was given, and what went wrong.
     pub(super) fn resizing(&self, pod: &Pod, view: Option<&PodView>) -> Option<Option<String>> {
         let of_pod = self.grouped.as_ref().is_some_and(Grouped::is_changing);
-        (of_pod || has_unsettled(pod, view)).then(|| self.resize_error.clone())
+        (of_pod || has_unsettled(pod, view)).then(|| {
+            let texts: Vec<&str> =
+                self.resize_failures.values().map(|failure| failure.text.as_str()).collect();
+            Some(texts.join("; ")).filter(|text| !text.is_empty())
+        })
+    }
+}
+
+/// Stands for the pod as a whole where failures are told by container.
+pub(super) const OF_POD: &str = "";
+
+/// A resize that went wrong.
+#[derive(Debug)]
+pub(super) struct Failure {
+    text: String,
+    again: Instant,
+}
+
+impl Failure {
+    fn now(text: String) -> Self {
+        Self { text, again: Instant::now() + RESIZE_RETRY }
+    }
+
+    /// Whether it is to be tried again.
+    fn is_due(&self) -> bool {
+        Instant::now() >= self.again
     }
 }
 
 /// Whether a running container does not have what its pod was given.
-pub(super) fn has_unsettled(pod: &Pod, view: Option<&PodView>) -> bool {
-    all_containers(pod).any(|container| {
-        latest_run(view, &container.name).is_some_and(|run| {
-            matches!(run.state, ContainerState::Running { .. })
-                && resize::decide(pod, container, run) != Resize::Settled
-        })
+fn has_unsettled(pod: &Pod, view: Option<&PodView>) -> bool {
+    all_containers(pod).any(|container| is_unsettled(pod, container, view))
+}
+
+fn is_unsettled(pod: &Pod, container: &Container, view: Option<&PodView>) -> bool {
+    latest_run(view, &container.name).is_some_and(|run| {
+        matches!(run.state, ContainerState::Running { .. })
+            && resize::decide(pod, container, run) != Resize::Settled
     })
 }

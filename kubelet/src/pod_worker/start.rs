@@ -244,7 +244,13 @@ async fn account(
     image: &ImageView,
 ) -> Result<Option<Account>, String> {
     match context.accounts.of(&image.id).await {
-        Ok(files) => Ok(account::settle(pod, security, &image.user, &files)),
+        Ok(files) => match account::settle(pod, security, &image.user, &files) {
+            None if account::is_strict(pod) => {
+                let user = security.user.as_deref().unwrap_or(&image.user);
+                Err(format!("supplementalGroupsPolicy Strict: the image does not know the user {user:?}"))
+            }
+            account => Ok(account),
+        },
         Err(RuntimeError::Unsupported(_)) => Ok(None),
         Err(error) if account::is_strict(pod) => Err(format!("supplementalGroupsPolicy Strict: {error}")),
         Err(error) => {

@@ -69,12 +69,13 @@ pub(super) fn set_up(path: &Path, medium: Medium, fs_group: Option<i64>) -> Resu
     let named = |error: std::io::Error| format!("{}: {error}", path.display());
     let fresh = !path.exists();
     fs::create_dir_all(path).map_err(named)?;
-    match medium {
-        Medium::Disk => {}
-        Medium::Memory(size) => mounts::ensure_tmpfs(path, size)?,
+    // The root of what is mounted has a mode and a group of its own: after a reboot, say, it is another one.
+    let mounted = match medium {
+        Medium::Disk => false,
+        Medium::Memory(size) => mounts::ensure_tmpfs_with(path, size, mounts::Execution::Allowed)?,
         Medium::HugePages(page) => mounts::ensure_huge_pages(path, page)?,
-    }
-    if fresh {
+    };
+    if fresh || mounted {
         // The kernel gives a tmpfs a sticky root, which upstream leaves as it is.
         let mode = if matches!(medium, Medium::Memory(_)) { 0o1777 } else { 0o777 };
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(named)?;

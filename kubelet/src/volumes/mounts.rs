@@ -45,15 +45,16 @@ pub(crate) fn ensure_tmpfs_with(
     Ok(true)
 }
 
-/// Mounts huge pages of `page` bytes on a directory unless they are there.
-pub(crate) fn ensure_huge_pages(path: &Path, page: u64) -> Result<(), String> {
+/// Mounts huge pages of `page` bytes on a directory unless they are there; says whether it was mounted now.
+pub(crate) fn ensure_huge_pages(path: &Path, page: u64) -> Result<bool, String> {
     if mounted_below(path)?.iter().any(|mounted| mounted == path) {
-        return Ok(());
+        return Ok(false);
     }
     let options = format!("pagesize={page}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
     mount(Some("nodev"), path, Some("hugetlbfs"), flags, Some(options.as_str()))
-        .map_err(|error| format!("cannot mount huge pages on {}: {error}", path.display()))
+        .map_err(|error| format!("cannot mount huge pages on {}: {error}", path.display()))?;
+    Ok(true)
 }
 
 /// Binds `source` onto `target`, which exists.

@@ -1,6 +1,6 @@
 //! Nodes, namespaces, leases, priority classes.
 
-use api_objects::{Value, names, quantity::Quantity};
+use api_objects::{Value, names, pod_resources::is_extended, quantity::Quantity};
 
 use super::findings::{Findings, Spot};
 use super::{entries, given, integer, items, metadata, text};
@@ -129,12 +129,6 @@ fn comes_in_pieces(name: &str) -> bool {
             | "services.nodeports"
             | "services.loadbalancers"
     ) || is_extended(name)
-}
-
-/// A resource of somebody else's domain.
-pub(super) fn is_extended(name: &str) -> bool {
-    name.split_once('/')
-        .is_some_and(|(domain, _)| !domain.contains("kubernetes.io") && !name.starts_with("requests."))
 }
 
 pub(super) fn lease(new: &Value, findings: &mut Findings) {

@@ -2,7 +2,7 @@
 
 use api_objects::{
     Value, names,
-    pod_resources::{aggregate, is_pod_level},
+    pod_resources::{aggregate, is_extended, is_huge, is_pod_level},
     quantity::Quantity,
 };
 
@@ -74,10 +74,6 @@ fn consistency(spec: &Value, at: &Spot<'_>, findings: &mut Findings) {
     }
 }
 
-fn is_huge(name: &str) -> bool {
-    name.starts_with("hugepages-")
-}
-
 /// Resources that Kubernetes itself knows, as containers may use them.
 fn is_standard(name: &str) -> bool {
     matches!(name, "cpu" | "memory" | "ephemeral-storage") || is_huge(name)
@@ -137,7 +133,7 @@ fn name_in_container(name: &str, at: &Spot<'_>, findings: &mut Findings) {
             }
             findings.invalid(at, name, "must be a standard resource for containers");
         }
-    } else if !name.contains("kubernetes.io/") && !cluster::is_extended(name) {
+    } else if !name.contains("kubernetes.io/") && !is_extended(name) {
         findings.invalid(at, name, "doesn't follow extended resource name standard");
     }
 }

@@ -181,19 +181,27 @@ async fn download(
     let mut packed = File::from_std(tempfile::tempfile()?);
     // A failure of `tar` is told after what it did send is kept, as it is by a `tar | tar` of one's own.
     let mut copied = container.execute(&["tar", "cf", "-", remote], None, &mut packed).await;
-    let mut retries = 0;
+    let (mut retries, mut had) = (0, 0);
     while let Err(error) = &copied {
+        let have = packed.stream_position().await?;
+        // An attempt that brought nothing says what is wrong; another would say the same.
+        if have == had {
+            break;
+        }
         if most_retries >= 0 && retries >= most_retries {
             if most_retries > 0 {
                 output::complain(&format!("Dropping out copy after {retries} retries"));
             }
             break;
         }
-        retries += 1;
-        let have = packed.stream_position().await?;
+        (retries, had) = (retries + 1, have);
         output::complain(&format!("Resuming copy at {have} bytes, retry {retries}/{most_retries} - {error}"));
         let rest = format!("tar cf - {} | tail -c+{}", quoted(remote), have + 1);
-        copied = container.execute(&["sh", "-c", &rest], None, &mut packed).await;
+        let resumed = container.execute(&["sh", "-c", &rest], None, &mut packed).await;
+        // Its exit code is that of `tail`, whatever became of `tar`.
+        if resumed.is_err() || packed.stream_position().await? > have {
+            copied = resumed;
+        }
     }
     packed.rewind().await?;
     let warnings = archive::unpack(packed.into_std().await, &archive::prefix(remote), local)?;

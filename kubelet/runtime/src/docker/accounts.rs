@@ -11,6 +11,8 @@ use crate::{AccountFiles, RuntimeError};
 
 /// More is no list of accounts that anybody should have to read.
 const MOST: usize = 1 << 20;
+/// The kernel follows as many in a row.
+const MOST_LINKS: usize = 40;
 
 /// What the container's files say.
 pub(super) async fn read(docker: &Docker, container: &str) -> Result<AccountFiles, RuntimeError> {
@@ -19,37 +21,60 @@ pub(super) async fn read(docker: &Docker, container: &str) -> Result<AccountFile
     Ok(AccountFiles { passwd, group })
 }
 
-/// A file of a container; empty if there is none.
+/// A file of a container, through links; empty if there is none.
 async fn file(docker: &Docker, container: &str, path: &str) -> Result<String, RuntimeError> {
-    let options = DownloadFromContainerOptions { path: path.to_owned() };
-    let mut pieces = std::pin::pin!(docker.download_from_container(container, Some(options)));
-    let mut archive = Vec::new();
-    while let Some(piece) = pieces.next().await {
-        match piece {
-            Ok(piece) => archive.extend_from_slice(&piece),
-            Err(error) if errors::is_not_found(&error) => return Ok(String::new()),
-            Err(error) => return Err(errors::unavailable(error)),
+    let failed = |why: String| RuntimeError::Unavailable(format!("cannot read {path} of the image: {why}"));
+    let mut place = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        let options = DownloadFromContainerOptions { path: place.clone() };
+        let mut pieces = std::pin::pin!(docker.download_from_container(container, Some(options)));
+        let mut archive = Vec::new();
+        while let Some(piece) = pieces.next().await {
+            match piece {
+                Ok(piece) => archive.extend_from_slice(&piece),
+                // The container itself may be gone, too.
+                Err(error) if errors::is_not_found(&error) && errors::message(&error).contains(&place) => {
+                    return Ok(String::new());
+                }
+                Err(error) => return Err(failed(errors::message(&error))),
+            }
+            if archive.len() > MOST {
+                return Err(failed(format!("it is larger than {MOST} bytes")));
+            }
         }
-        if archive.len() > MOST {
-            return Err(RuntimeError::Unavailable(format!(
-                "{path} of the image is larger than {MOST} bytes"
-            )));
+        match extract(&archive).map_err(|error| failed(error.to_string()))? {
+            Found::File(text) => return Ok(text),
+            // Docker resolves `..` below the container's root.
+            Found::Link(to) if to.starts_with('/') => place = to,
+            Found::Link(to) => {
+                let directory = place.rsplit_once('/').map_or("", |(directory, _)| directory);
+                place = format!("{directory}/{to}");
+            }
         }
     }
-    extract(&archive)
-        .map_err(|error| RuntimeError::Unavailable(format!("cannot read {path} of the image: {error}")))
+    Err(failed("too many links".to_owned()))
 }
 
-/// The text of the one file in an archive; what is no file has none.
-fn extract(archive: &[u8]) -> std::io::Result<String> {
+/// What an archive holds of one path.
+#[derive(Debug, PartialEq, Eq)]
+enum Found {
+    File(String),
+    Link(String),
+}
+
+fn extract(archive: &[u8]) -> std::io::Result<Found> {
     let mut archive = tar::Archive::new(archive);
-    let Some(entry) = archive.entries()?.next() else { return Ok(String::new()) };
+    let entry = archive.entries()?.next().ok_or_else(|| std::io::Error::other("nothing came"))?;
     let mut entry = entry?;
-    let mut bytes = Vec::new();
-    if entry.header().entry_type().is_file() {
-        entry.read_to_end(&mut bytes)?;
+    if let Some(target) = entry.link_name()?.filter(|_| entry.header().entry_type().is_symlink()) {
+        return Ok(Found::Link(target.to_string_lossy().into_owned()));
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    if !entry.header().entry_type().is_file() {
+        return Err(std::io::Error::other("it is no file"));
+    }
+    let mut bytes = Vec::new();
+    entry.read_to_end(&mut bytes)?;
+    Ok(Found::File(String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 #[cfg(test)]
@@ -57,18 +82,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_file_has_text() {
+    fn a_file_has_text_and_a_link_leads_on() {
         let archive = |kind: tar::EntryType, bytes: &[u8]| {
             let mut archive = tar::Builder::new(Vec::new());
             let mut header = tar::Header::new_gnu();
             header.set_entry_type(kind);
             header.set_size(bytes.len() as u64);
-            archive.append_data(&mut header, "passwd", bytes).unwrap();
+            if kind.is_symlink() {
+                archive.append_link(&mut header, "passwd", "../run/passwd").unwrap();
+            } else {
+                archive.append_data(&mut header, "passwd", bytes).unwrap();
+            }
             archive.into_inner().unwrap()
         };
-        assert_eq!(extract(&archive(tar::EntryType::Regular, b"root:x:0:0")).unwrap(), "root:x:0:0");
-        assert_eq!(extract(&archive(tar::EntryType::Directory, b"")).unwrap(), "");
-        assert_eq!(extract(&[]).unwrap(), "");
-        assert!(extract(&[1; 700]).is_err());
+        let text = extract(&archive(tar::EntryType::Regular, b"root:x:0:0")).unwrap();
+        assert_eq!(text, Found::File("root:x:0:0".into()));
+        let link = extract(&archive(tar::EntryType::Symlink, b"")).unwrap();
+        assert_eq!(link, Found::Link("../run/passwd".into()));
+        for wrong in [archive(tar::EntryType::Directory, b""), Vec::new(), vec![1; 700]] {
+            assert!(extract(&wrong).is_err());
+        }
     }
 }
