@@ -16,8 +16,9 @@ const MOST_LINKS: usize = 40;
 
 /// What the container's files say.
 pub(super) async fn read(docker: &Docker, container: &str) -> Result<AccountFiles, RuntimeError> {
-    let passwd = file(docker, container, "/etc/passwd").await?;
-    let group = file(docker, container, "/etc/group").await?;
+    // Docker runs its own large program again for each of the two: at once they take half the time.
+    let (passwd, group) =
+        tokio::try_join!(file(docker, container, "/etc/passwd"), file(docker, container, "/etc/group"))?;
     Ok(AccountFiles { passwd, group })
 }
 
