@@ -13,9 +13,10 @@ use crate::{
     events::Events,
     groups::Groups,
     images::Images,
+    machine::Machine,
     measures::Measures,
     network::NetworkReceiver,
-    node::{self, Machine, Registered},
+    node::Registered,
     pod::{environment::ServiceFacts, identity::NameService, resources::Demand},
     status_writer::StatusWriter,
     volumes::{Volumes, objects::Objects},
@@ -57,8 +58,6 @@ pub(crate) struct Context {
     pub host_ips: Vec<IpAddr>,
     /// What the node has to give.
     pub allocatable: Demand,
-    /// Bytes of memory of the node.
-    pub memory_capacity: i64,
     /// The machine.
     pub machine: Machine,
     /// What is counted of the kubelet's own doing.
@@ -80,6 +79,6 @@ impl Context {
     pub(crate) fn follow_node(&self, labels: BTreeMap<String, String>, extended: &BTreeMap<String, String>) {
         let mut admission = self.admission.lock();
         admission.set_labels(labels);
-        admission.set_scarce(node::scarce(&self.machine, extended));
+        admission.set_scarce(self.machine.scarce(extended));
     }
 }

@@ -21,6 +21,7 @@ mod heartbeat;
 mod huge_pages;
 mod images;
 pub mod join;
+mod machine;
 mod measures;
 mod memory;
 mod network;
@@ -58,9 +59,10 @@ use context::Context;
 use events::Events;
 use groups::Groups;
 use images::Images;
+use machine::Machine;
 use measures::{Measures, runtime::MeasuredRuntime};
 use network::setup::{NetworkSetup, chain_prefix};
-use node::{Machine, NodeKeeper};
+use node::NodeKeeper;
 use pod::{admit::NodeFacts, environment::ServiceFacts, identity::NameService, resources::Demand};
 use pod_manager::PodManager;
 use pressure::{Monitor, thresholds::Pressure};
@@ -261,7 +263,7 @@ async fn start(
         // Until the API says what others have put there.
         labels: node::labels(&config, &machine),
         allocatable,
-        scarce: node::scarce(&machine, &BTreeMap::new()),
+        scarce: machine.scarce(&BTreeMap::new()),
         max_pods: usize::try_from(config.max_pods).unwrap_or(usize::MAX),
         pressure: Pressure::default(),
         unsafe_sysctls: config.allowed_unsafe_sysctls.clone(),
@@ -291,7 +293,6 @@ async fn start(
         },
         host_ips: addresses,
         allocatable,
-        memory_capacity: i64::try_from(machine.memory).unwrap_or(i64::MAX),
         machine,
         measures,
         sandbox_image: config.sandbox_image.clone(),
@@ -338,7 +339,7 @@ fn project_node(bytes: &[u8], meta: &ObjectMeta) -> Option<NodeView> {
         .into_iter()
         .flatten()
         .any(|condition| of_kubelet(&condition["type"]) && condition["status"] == "Unknown");
-    let extended = node::extended(node.pointer("/status/capacity"));
+    let extended = machine::extended(node.pointer("/status/capacity"));
     Some(NodeView { uid: meta.uid.clone(), labels: meta.labels.clone(), pod_cidr, extended, doubted })
 }
 

@@ -21,7 +21,8 @@ use crate::{
     api,
     config::{Args, Config},
     heartbeat,
-    node::{self, Condition, Machine},
+    machine::Machine,
+    node::{self, Condition},
 };
 
 /// Workers for all pods of all nodes: enough to keep an API server of this machine busy.

@@ -46,15 +46,13 @@ impl ContainerMeasures {
             let before = before.and_then(|before| list(before).as_deref()).unwrap_or_default();
             for status in list(now).iter().flatten() {
                 let old = before.iter().find(|old| old.name == status.name);
-                let is_known = |ended: &ContainerStateTerminated| {
-                    let known = old.into_iter().flat_map(ends);
-                    known.into_iter().any(|old| old.container_id == ended.container_id)
-                };
                 // What ended before this kubelet looked at the pod was counted by the one before it.
-                let latest = old.is_none().then(|| terminated(status.state.as_ref()));
-                let found =
-                    latest.map_or_else(|| ends(status).collect::<Vec<_>>(), |one| one.into_iter().collect());
-                for ended in found.into_iter().filter(|ended| !is_known(ended)) {
+                let last = old.and_then(|_| terminated(status.last_state.as_ref()));
+                for ended in terminated(status.state.as_ref()).into_iter().chain(last) {
+                    let mut known = old.into_iter().flat_map(ends);
+                    if known.any(|known| known.container_id == ended.container_id) {
+                        continue;
+                    }
                     let key = (sort, ended.exit_code, ended.reason.clone().unwrap_or_default());
                     *self.terminated.lock().entry(key).or_default() += 1;
                 }

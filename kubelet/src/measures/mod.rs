@@ -236,9 +236,9 @@ impl Measures {
         let (pods, failed_pods) = started("run_podsandbox");
         let help = "[ALPHA] Cumulative number of pods started";
         text.single("kubelet_started_pods_total", Kind::Counter, help, pods);
-        self.containers.write(text);
         let help = "[ALPHA] Cumulative number of errors when starting pods";
         text.single("kubelet_started_pods_errors_total", Kind::Counter, help, failed_pods);
+        self.containers.write(text);
     }
 
     /// Writes what `/metrics/probes` says (`pkg/kubelet/prober`).

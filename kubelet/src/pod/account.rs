@@ -41,13 +41,8 @@ pub fn settle(
     let (user, group) = asked.split_once(':').unwrap_or((&asked, ""));
     let found = passwd(&files.passwd).find(|line| match user.parse::<i64>() {
         Ok(uid) => line.uid == uid,
-        Err(_) => {
-            if user.is_empty() {
-                line.uid == 0
-            } else {
-                line.name == user
-            }
-        }
+        Err(_) if user.is_empty() => line.uid == 0,
+        Err(_) => line.name == user,
     });
     let uid = match (&found, user) {
         (Some(line), _) => line.uid,

@@ -3,15 +3,14 @@
 use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::control_groups::{Group, GroupSettings, QosClass};
 
-use crate::huge_pages;
-
 use super::{
     resources::{self, PERIOD, quota, shares},
     uid,
 };
+use crate::huge_pages;
 
 /// No limit, in the kernel's words.
-const NO_LIMIT: i64 = -1;
+pub const NO_LIMIT: i64 = -1;
 
 /// The class that decides where the group stands.
 #[must_use]
@@ -38,7 +37,7 @@ pub fn settings(pod: &Pod, pids_limit: Option<i64>, huge_page_sizes: &[u64]) -> 
         QosClass::BestEffort => (None, None),
         QosClass::Guaranteed | QosClass::Burstable => (limit("cpu"), limit("memory")),
     };
-    let huge_pages = resources::huge_page_limits(pod);
+    let huge_pages = resources::huge_pages(pod);
     let asked = |size: u64| huge_pages.iter().find(|(name, _)| huge_pages::size_of(name) == Some(size));
     let huge_pages =
         huge_page_sizes.iter().map(|size| (*size, asked(*size).map_or(0, |(_, bytes)| *bytes))).collect();
@@ -103,7 +102,7 @@ mod tests {
 
     #[test]
     fn huge_pages_are_those_that_are_asked_for() {
-        let resources = json!({"limits": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}});
+        let resources = json!({"requests": {"memory": "1Gi", "hugepages-2Mi": "4Mi"}});
         let pod = pod(
             json!({"containers": [{"name": "a", "resources": resources}, {"name": "b", "resources": resources}]}),
         );

@@ -276,20 +276,17 @@ pub fn scarce(pod: &Pod) -> BTreeMap<String, i64> {
     scarce.map(|(name, amount)| (name, units(&amount))).filter(|(_, amount)| *amount > 0).collect()
 }
 
-/// The bytes of huge pages that a pod may use, by resource.
+/// The bytes of huge pages that a pod may use, by resource: what it requests.
 #[must_use]
-pub fn huge_page_limits(pod: &Pod) -> BTreeMap<String, i64> {
-    // Nearly every pod asks for none.
-    let lists = super::all_containers(pod).map(|container| requirements(container).1).chain([of_pod(pod).1]);
+pub fn huge_pages(pod: &Pod) -> BTreeMap<String, i64> {
+    // Nearly every pod asks for none, and each look at one comes here.
+    let lists = super::all_containers(pod).map(|container| requirements(container).0).chain([of_pod(pod).0]);
     if !lists.flatten().flat_map(BTreeMap::keys).any(|name| is_huge(name)) {
         return BTreeMap::new();
     }
-    let limits = effective(pod).limits.unwrap_or_default();
-    limits
-        .into_iter()
-        .filter(|(name, _)| is_huge(name))
-        .map(|(name, amount)| (name, units(&amount)))
-        .collect()
+    let mut asked = scarce(pod);
+    asked.retain(|name, _| is_huge(name));
+    asked
 }
 
 /// What a pod may use as a whole of `cpu` (in milli-units) or `memory`: known only where it has a limit of its own, or

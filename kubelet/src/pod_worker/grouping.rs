@@ -5,10 +5,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kubelet_runtime::control_groups::{GroupSettings, Mode};
 
 use super::{Worker, resizing::OF_POD};
-use crate::pod::uid;
-
-/// No limit, in the kernel's words.
-const NO_LIMIT: i64 = -1;
+use crate::pod::{group::NO_LIMIT, uid};
 
 /// What a group was set to last.
 #[derive(Debug, PartialEq, Eq)]

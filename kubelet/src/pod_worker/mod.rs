@@ -203,9 +203,9 @@ struct Worker {
     failures: u32,
     /// Why the pod does not get the resources that it asks for.
     resize_pending: Option<(&'static str, String)>,
-    /// The limits that runs were to be given last, and why that failed.
+    /// The limits that runs were to be given last.
     resized: BTreeMap<String, (u32, ContainerResources)>,
-    /// By container, and of the pod as a whole.
+    /// What went wrong with that, by container, and with the group of the pod as a whole.
     resize_failures: BTreeMap<String, resizing::Failure>,
     /// The pod's control group, once this worker has seen to it.
     grouped: Option<Grouped>,

@@ -77,7 +77,8 @@ impl Worker {
             self.context.statuses.set(&object, known, &computed, delete);
         }
         self.context.measures.pod_phase(uid(pod), computed.phase.as_deref());
-        self.context.measures.containers.changed(self.status.as_ref(), &computed);
+        let before = self.status.as_ref().or(pod.status.as_ref());
+        self.context.measures.containers.changed(before, &computed);
         self.status = Some(computed);
     }
 }

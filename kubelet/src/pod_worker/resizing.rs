@@ -133,7 +133,7 @@ impl Worker {
     /// Lets the pod's group have exactly what the pod was given, once its containers have.
     pub(super) async fn settle_resize(&mut self, pod: &Pod, view: Option<&PodView>) {
         self.resize_failures.retain(|name, _| {
-            name.is_empty()
+            name == OF_POD
                 || any_container(pod, name).is_some_and(|container| is_unsettled(pod, &container, view))
         });
         let is_due = self.resize_failures.get(OF_POD).is_none_or(Failure::is_due);

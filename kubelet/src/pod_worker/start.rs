@@ -224,7 +224,7 @@ async fn container_spec(
         mounts,
         devices,
         joins,
-        resources: cgroup(pod, container, context.memory_capacity),
+        resources: cgroup(pod, container, i64::try_from(context.machine.memory).unwrap_or(i64::MAX)),
         security,
         stdin: container.stdin.unwrap_or_default(),
         stdin_once: container.stdin_once.unwrap_or_default(),

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::thresholds::{Observation, Signal};
-use crate::node::meminfo;
+use crate::machine::meminfo;
 
 /// Size of a block as `st_blocks` counts them.
 const BLOCK: u64 = 512;

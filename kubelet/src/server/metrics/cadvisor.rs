@@ -12,8 +12,9 @@ use kubelet_runtime::usage::{
 
 use super::{Figures, filesystems::Filesystem, process};
 use crate::{
+    machine::Machine,
     measures::text::{Kind, Nanos, Text, labels},
-    node::{Machine, VERSION},
+    node::VERSION,
 };
 
 /// A group with its labels.

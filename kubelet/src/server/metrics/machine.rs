@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use kubelet_runtime::usage::interfaces::{self, Interface};
 
 use crate::{
+    machine::Machine,
     measures::text::{Kind, Text},
-    node::Machine,
 };
 
 /// Interfaces of the node that belong to containers or lead nowhere. The first four are cAdvisor's
@@ -81,7 +81,7 @@ pub(super) fn write(text: &mut Text, machine: &Machine, processors: &Processors)
     gauge("machine_cpu_physical_cores", "Number of physical CPU cores.", processors.cores as u64);
     gauge("machine_cpu_sockets", "Number of CPU sockets.", processors.sockets as u64);
     gauge("machine_memory_bytes", "Amount of memory installed on the machine.", machine.memory);
-    let swap = crate::node::meminfo("SwapTotal").unwrap_or_default();
+    let swap = crate::machine::meminfo("SwapTotal").unwrap_or_default();
     gauge("machine_swap_bytes", "Amount of swap memory available on the machine.", swap);
     let help = "1 if there was an error while getting machine metrics, 0 otherwise.";
     text.single("machine_scrape_error", Kind::Gauge, help, 0);

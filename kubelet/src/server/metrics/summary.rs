@@ -10,7 +10,7 @@ use super::{
     process,
     resource::total,
 };
-use crate::{node::Machine, pod::whole_seconds};
+use crate::{machine::Machine, pod::whole_seconds};
 
 /// The summary. `started` tells when a pod was accepted.
 pub(super) fn summary(
