@@ -79,6 +79,13 @@ fn group_of(cluster: &Cluster, class: &str, pod: &str) -> String {
     format!("kubepods/{class}pod{uid}")
 }
 
+/// What the kernel calls a group: its path below where it is mounted.
+fn name_of(cluster: &Cluster, group: &str) -> String {
+    let places = cluster.control_groups(group);
+    let place = places.first().and_then(|place| place.to_str()).expect("the group must be there");
+    place[place.find("/minik8s").expect("it must be ours")..].to_owned()
+}
+
 fn classes_and_limits(cluster: &Cluster) {
     let both = "requests: {cpu: 100m, memory: 16Mi}, limits: {cpu: 200m, memory: 32Mi}";
     cluster.apply(&format!(
@@ -106,13 +113,14 @@ fn classes_and_limits(cluster: &Cluster) {
 
     // The pause program is in it too.
     let group = group_of(cluster, "burstable/", "whole");
+    let name = name_of(cluster, &group);
     let uid = group.rsplit_once("pod").expect("it must be a pod's").1;
     let running = cluster.containers(&format!("label=io.kubernetes.pod.uid={uid}"));
     assert_eq!(running.len(), 3, "two containers and the sandbox");
     for id in running {
         let pid = run(Command::new("docker").args(["inspect", "-f", "{{.State.Pid}}", &id])).ok();
         let groups = fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).expect("it must run");
-        assert!(groups.contains(&format!("{group}/")), "{groups}");
+        assert!(groups.contains(&format!(":{name}/")), "{groups}");
     }
 }
 
@@ -258,15 +266,19 @@ fn a_class_has_its_handler_and_its_price(cluster: &Cluster) {
 /// What nobody owns any more when the kubelet starts: a group with a process in it, as a crash may leave one.
 fn orphans_are_swept(cluster: &Cluster) {
     let id = cluster.field("pod/free", "{.status.containerStatuses[0].containerID}");
+    let beside = group_of(cluster, "besteffort/", "free");
     cluster.kill();
     let orphan = "kubepods/besteffort/pod5f3c1c9e-0000-4000-8000-000000000000";
-    for class in cluster.control_groups("kubepods/besteffort") {
-        let directory = class.join(orphan.rsplit_once('/').expect("it has a directory").1);
-        fs::create_dir(&directory).expect("the group must be made");
+    let [there, new] = [&beside, orphan].map(|group| group.rsplit_once("pod").expect("it must be a pod's").1);
+    for place in cluster.control_groups(&beside) {
+        // A slice's name has underscores for dashes.
+        let place = place.to_str().expect("it must be text").replace(there, new);
+        let place = place.replace(&there.replace('-', "_"), &new.replace('-', "_"));
+        fs::create_dir(place).expect("the group must be made");
     }
     let patience = PATIENCE.as_secs().to_string();
     let mut left = Command::new("sleep").arg(patience).spawn().expect("a process must start");
-    let place = cluster.control_groups(orphan).into_iter().find(|place| place.ends_with(orphan));
+    let place = cluster.control_groups(orphan).into_iter().next();
     let procs = place.expect("it must be there").join("cgroup.procs");
     fs::write(procs, left.id().to_string()).expect("the process must be taken into the group");
     cluster.up();
@@ -282,7 +294,7 @@ fn orphans_are_swept(cluster: &Cluster) {
 fn figures(cluster: &Cluster) {
     let through = format!("/api/v1/nodes/{}/proxy", cluster.node());
     let page = cluster.kubectl(&["get", "--raw", &format!("{through}/metrics/cadvisor")]).ok();
-    let id = format!("/minik8s-{}/{}", cluster.node(), group_of(cluster, "burstable/", "whole"));
+    let id = name_of(cluster, &group_of(cluster, "burstable/", "whole"));
     let row = format!(
         "container_spec_memory_limit_bytes{{container=\"\",id=\"{id}\",image=\"\",name=\"\",namespace=\"default\",pod=\"whole\"}} 67108864"
     );

@@ -99,6 +99,15 @@ fn huge_pages(cluster: &Cluster, Image(image): &Image) {
     let printed = "4194304 bytes in pages of 2097152";
     cluster.watch_with(&Kubectl::newest(), &["logs", "huge", "--follow"], |line| line == printed);
     assert_eq!(cluster.kubectl(&["logs", "huge"]).ok(), format!("{}\n{printed}\n", size << 20));
+    // Where the kernel counts them for each group, the pod's is limited.
+    let group = format!("kubepods/pod{}", cluster.field("pod/huge", "{.metadata.uid}"));
+    for place in cluster.control_groups(&group) {
+        for file in ["hugetlb.2MB.max", "hugetlb.2MB.limit_in_bytes"] {
+            if let Ok(limit) = fs::read_to_string(place.join(file)) {
+                assert_eq!(limit.trim(), (size << 20).to_string(), "{}", place.display());
+            }
+        }
+    }
     // One page is left, too few for another: the scheduler lets it wait, and the node does not take it.
     cluster.apply(&(pod("huge-waits", "") + &pod("huge-fails", &rest)));
     cluster.wait("pod/huge-fails", "jsonpath={.status.reason}=OutOfhugepages-2Mi");

@@ -394,12 +394,19 @@ impl Drop for Cluster {
 /// What `down` must be told of what was given to `up`.
 const DOWN_FLAGS: [&str; 4] = ["--node-name", "--bridge", "--cluster-cidr", "--docker-socket"];
 
-/// The directories of a control group of a node's pods, in all hierarchies that have it.
+/// The directories of a control group of a node's pods, in all hierarchies that have it: as directories alone, or as
+/// slices of systemd (`systemd.slice(5)`: each name has all names above it, between dashes).
 pub(crate) fn control_groups(node: &str, group: &str) -> Vec<PathBuf> {
     let mount = Path::new("/sys/fs/cgroup");
     let hierarchies = fs::read_dir(mount).into_iter().flatten().flatten().map(|entry| entry.path());
     let name = format!("minik8s-{node}/{group}");
-    let places = hierarchies.chain([mount.to_owned()]).map(|hierarchy| hierarchy.join(&name));
+    let words: Vec<String> =
+        name.split('/').filter(|word| !word.is_empty()).map(|word| word.replace('-', "_")).collect();
+    let slices: PathBuf =
+        (1..=words.len()).map(|count| format!("{}.slice", words[..count].join("-"))).collect();
+    let places = hierarchies
+        .chain([mount.to_owned()])
+        .flat_map(|hierarchy| [hierarchy.join(&name), hierarchy.join(&slices)]);
     places.filter(|place| place.is_dir()).collect()
 }
 

@@ -139,7 +139,17 @@ impl PodGroups {
             Driver::Systemd if mode == Mode::Raise && self.hierarchies.has(&directory) => {
                 self.hierarchies.write(&directory, settings, mode)
             }
-            Driver::Systemd => slices::ensure(&name, settings, self.version),
+            Driver::Systemd => {
+                slices::ensure(&name, settings, self.version)?;
+                if settings.huge_pages.is_empty() {
+                    return Ok(());
+                }
+                // systemd knows nothing of huge pages, and leaves alone what it does not know.
+                let huge_pages = settings.huge_pages.clone();
+                self.hierarchies.make(&directory)?;
+                let alone = GroupSettings { huge_pages, ..GroupSettings::default() };
+                self.hierarchies.write(&directory, &alone, Mode::Exact)
+            }
         }
     }
 
@@ -182,7 +192,12 @@ impl PodGroups {
         self.hierarchies.remove(&all.directory(self.driver))?;
         let mut above = all.parent();
         while let Some(name) = above {
-            self.hierarchies.remove_if_empty(&name.directory(self.driver));
+            let directory = name.directory(self.driver);
+            // Another one's group in it keeps it.
+            if self.driver == Driver::Systemd && self.hierarchies.below(&directory).is_empty() {
+                slices::stop(&name)?;
+            }
+            self.hierarchies.remove_if_empty(&directory);
             above = name.parent();
         }
         Ok(())

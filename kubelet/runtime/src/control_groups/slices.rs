@@ -1,7 +1,7 @@
 //! Control groups that belong to systemd: a pod's group is a transient slice there, made, changed and stopped over the
 //! system bus (as upstream does through runc's `libcontainer/cgroups/systemd`).
 //!
-//! `busctl` comes with systemd itself; a library for a handful of calls would be more than they need.
+//! `busctl` and `systemctl` come with systemd itself; a library for a handful of calls would be more than they need.
 
 use std::{io, process::Command};
 
@@ -30,9 +30,10 @@ pub(super) fn set(name: &Name, settings: &GroupSettings, version: Version) -> io
     call(&words)
 }
 
-/// Stops a slice, and with it what is in it.
+/// Stops a slice, and with it what is in it. Waits for the end, for which the bus has no call but a signal: until then
+/// systemd may make the group's directory again.
 pub(super) fn stop(name: &Name) -> io::Result<()> {
-    match call(&["StopUnit", "ss", &name.slice(), "replace"].map(str::to_owned)) {
+    match run(Command::new("systemctl").args(["stop", "--", &name.slice()]), "to stop") {
         Err(error) if error.to_string().contains("not loaded") => Ok(()),
         result => result,
     }
@@ -90,13 +91,17 @@ fn properties(settings: &GroupSettings, version: Version) -> Vec<Vec<String>> {
 }
 
 fn call(words: &[String]) -> io::Result<()> {
-    let output = Command::new("busctl").args(["--system", "call"]).args(SERVICE).args(words).output()?;
+    let method = words.first().map(String::as_str).unwrap_or_default();
+    run(Command::new("busctl").args(["--system", "call"]).args(SERVICE).args(words), method)
+}
+
+fn run(command: &mut Command, what: &str) -> io::Result<()> {
+    let output = command.output()?;
     if output.status.success() {
         return Ok(());
     }
     let text = String::from_utf8_lossy(&output.stderr);
-    let method = words.first().map(String::as_str).unwrap_or_default();
-    Err(io::Error::other(format!("systemd refuses {method}: {}", text.trim())))
+    Err(io::Error::other(format!("systemd refuses {what}: {}", text.trim())))
 }
 
 #[cfg(test)]

@@ -189,8 +189,11 @@ fn mount(mount: &Mount) -> DockerMount {
         source: Some(mount.source.to_string_lossy().into_owned()),
         target: Some(mount.target.clone()),
         read_only: Some(mount.read_only),
-        bind_options: propagation.map(|propagation| MountBindOptions {
-            propagation: Some(propagation),
+        bind_options: Some(MountBindOptions {
+            propagation,
+            // Since API 1.44 Docker would cover what is mounted below as well. Kubernetes does that where it is asked to
+            // (`recursiveReadOnly`), and the kubelet has then done it by itself. Older daemons take no notice.
+            read_only_non_recursive: mount.read_only.then_some(true),
             ..MountBindOptions::default()
         }),
         ..DockerMount::default()
