@@ -56,7 +56,7 @@ impl Machines {
             script.push_str(&format!(
                 "machine_make {directory} {name}
                  DOCKER_HOST=unix://{directory}/{name}/docker.sock make_busybox_image {IMAGE}
-                 ip link add eth0 netns {name} type veth peer name port{number} netns ${{p}}r
+                 ip -n {name} link add eth0 type veth peer name port{number} netns ${{p}}r
                  ip -n {name} addr add {address}/24 dev eth0; ip -n {name} link set eth0 up
                  ip -n {name} route add default via {hop}
                  ip -n ${{p}}r link set port{number} up\n"

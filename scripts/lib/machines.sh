@@ -58,6 +58,7 @@ machine_drop() {
     for node in $nodes; do
         find /sys/fs/cgroup -depth -type d \( -path "*/minik8s-$node" -o -path "*/minik8s-$node/*" \) \
             -exec rmdir {} + 2>/dev/null || true
+        [ ! -d /run/systemd/system ] || systemctl stop "minik8s_${node//-/_}.slice" 2>/dev/null || true
     done
     machine_stop "$dir/docker.pid"
     ip netns del "$name" 2>/dev/null || true

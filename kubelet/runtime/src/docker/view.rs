@@ -100,13 +100,20 @@ impl Inspected {
             memory_limit: set(host.memory),
             oom_score_adj: None,
         });
-        let layer = response.graph_driver.and_then(|mut driver| driver.data.remove("UpperDir"));
+        let told = response.graph_driver.and_then(|mut driver| driver.data.remove("UpperDir"));
+        // Where containerd keeps images for Docker (the default since 29), only the kernel tells.
+        let layer = told.map(PathBuf::from).or_else(|| match view {
+            ContainerState::Running { pid, .. } => {
+                written_below(&std::fs::read_to_string(format!("/proc/{pid}/mountinfo")).ok()?)
+            }
+            ContainerState::Created | ContainerState::Exited { .. } => None,
+        });
         Self {
             state: view,
             created_at,
             image_id: response.image.unwrap_or_default(),
             image: response.config.and_then(|config| config.image).unwrap_or_default(),
-            layer: layer.map(PathBuf::from),
+            layer,
             resources,
             log: response.log_path.filter(|path| !path.is_empty()).map(PathBuf::from),
         }
@@ -119,6 +126,15 @@ impl Inspected {
             ContainerState::Created | ContainerState::Exited { .. } => None,
         }
     }
+}
+
+/// The upper directory of the overlay (`overlay` of the kernel's documentation) that a process has as its root, out of
+/// its table of mounts (`proc_pid_mountinfo(5)`).
+fn written_below(mountinfo: &str) -> Option<PathBuf> {
+    let root = mountinfo.lines().find(|line| line.split(' ').nth(4) == Some("/"))?;
+    let (_, file_system) = root.split_once(" - overlay ")?;
+    let options = file_system.split(' ').nth(1)?;
+    options.split(',').find_map(|option| option.strip_prefix("upperdir=")).map(PathBuf::from)
 }
 
 /// Docker's times to whole seconds of RFC 3339; empty for its zero time (year 1).
@@ -226,6 +242,15 @@ mod tests {
     fn what_waits_for_its_start_is_created() {
         let status = Some(ContainerStateStatusEnum::CREATED);
         assert_eq!(inspect(DockerState { status, ..Default::default() }), ContainerState::Created);
+    }
+
+    #[test]
+    fn what_a_container_writes_is_in_the_upper_directory_of_its_root() {
+        let overlay = "139 108 0:43 / / rw,relatime - overlay overlay rw,lowerdir=/l/58/fs:/l/2/fs,upperdir=/l/59/fs,workdir=/l/59/work\n";
+        let proc = "140 139 0:47 / /proc rw - proc proc rw,upperdir=/no\n";
+        assert_eq!(written_below(&format!("{proc}{overlay}")), Some(PathBuf::from("/l/59/fs")));
+        assert_eq!(written_below(&overlay.replace("- overlay", "- ext4")), None);
+        assert_eq!(written_below(proc), None);
     }
 
     #[test]
