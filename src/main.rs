@@ -10,7 +10,11 @@ mod node;
 mod token;
 mod up;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{
+    ffi::{OsStr, OsString},
+    path::Path,
+    process::ExitCode,
+};
 
 use apiserver_storage::tools::StoreCommand;
 use clap::{Parser, Subcommand};
@@ -62,8 +66,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    // kubectl has flags of its own in every place: it gets its arguments as they are.
-    let mut args = std::env::args_os().skip(1).peekable();
+    // kubectl has flags of its own in every place: it gets its arguments as they are. A link of that name is kubectl, so
+    // that one file is all that a machine needs.
+    let mut args = std::env::args_os().peekable();
+    let is_kubectl = |name: &OsString| Path::new(name).file_name() == Some(OsStr::new("kubectl"));
+    if args.peek().is_some_and(is_kubectl) {
+        return kubectl::main(args);
+    }
+    let mut args = args.skip(1).peekable();
     if args.peek().is_some_and(|command| command == "kubectl") {
         return kubectl::main(args);
     }

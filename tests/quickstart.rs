@@ -22,6 +22,7 @@ fn quickstart_runs_and_heals() {
         "{table}"
     );
 
+    a_link_named_kubectl_is_kubectl(&cluster);
     reaches_pods_and_server(&cluster);
     logs_and_exec(&cluster);
     kill_a_container(&cluster);
@@ -35,6 +36,16 @@ pub(crate) fn apply_and_wait(cluster: &Cluster) {
     assert_eq!(applied, "pod/hello created\nreplicaset.apps/quickstart created\n");
     cluster.wait("pod/hello", "condition=Ready");
     cluster.wait("replicaset/quickstart", "jsonpath={.status.readyReplicas}=2");
+}
+
+fn a_link_named_kubectl_is_kubectl(cluster: &Cluster) {
+    let link = cluster.home().join("kubectl");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_minik8s"), &link).expect("a link must be made");
+    let args = ["get", "pod", "hello", "-o", "name"];
+    assert_eq!(
+        run(Command::new(&link).args(args).env("KUBECONFIG", cluster.kubeconfig())).ok(),
+        "pod/hello\n"
+    );
 }
 
 fn pod_of_the_set(cluster: &Cluster) -> String {
