@@ -19,7 +19,9 @@ make_busybox_image minik8s/busybox:quickstart
 
 kubectl="$bin/kubectl"
 "$kubectl" apply -f examples/quickstart
-if ! "$kubectl" wait --for=condition=Ready pod -l app=quickstart --timeout=60s >/dev/null; then
+# Not for every pod with its label: of a set that somebody has scaled up, some are just ending.
+if ! "$kubectl" wait --for=condition=Ready pod/hello --timeout=60s >/dev/null ||
+    ! "$kubectl" wait --for=jsonpath='{.status.readyReplicas}'=2 replicaset/quickstart --timeout=60s >/dev/null; then
     echo "up: the quickstart's pods do not run; this is what the cluster says:" >&2
     "$kubectl" get events >&2
     exit 1

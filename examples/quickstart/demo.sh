@@ -7,7 +7,8 @@ trap 'kubectl delete -f examples/quickstart --ignore-not-found >/dev/null' EXIT
 
 say "One pod of its own, and a ReplicaSet of two"
 show kubectl apply -f examples/quickstart/pod.yaml -f examples/quickstart/replicaset.yaml
-kubectl wait --for=condition=Ready pod -l app=quickstart --timeout=120s >/dev/null
+kubectl wait --for=condition=Ready pod/hello --timeout=120s >/dev/null
+kubectl wait --for=jsonpath='{.status.readyReplicas}'=2 replicaset/quickstart --timeout=120s >/dev/null
 show kubectl get pods -l app=quickstart
 
 say "What it says"
