@@ -306,7 +306,13 @@ fn container_status(
                 }
                 will_wait(RESTARTING_ALL, REMOVED)
             }
-            None => lost(before, inputs).unwrap_or_else(|| will_wait(default_reason, "")),
+            None => lost(before, inputs).unwrap_or_else(|| {
+                // The pod has run, and does not go back to Pending.
+                if run.is_none() && status.last_state.is_none() && before.is_some_and(was_running) {
+                    status.last_state = Some(unknown_end(LOST_WHILE_RUNNING));
+                }
+                will_wait(default_reason, "")
+            }),
         },
     };
     status.state = Some(state);
@@ -317,6 +323,24 @@ fn container_status(
 /// Why a container waits, and how the run before it ended, while all containers of its pod start anew.
 const RESTARTING_ALL: &str = "RestartingAllContainers";
 const REMOVED: &str = "The container is removed because RestartAllContainers in place";
+
+/// How a run ended that vanished from the runtime (upstream's `convertToAPIContainerStatuses`).
+const LOST_WHILE_RUNNING: &str =
+    "The container could not be located when the pod was deleted.  The container used to be Running";
+const LOST_FOR_GOOD: &str = "The container could not be located when the pod was terminated";
+
+fn unknown_end(message: &str) -> ApiState {
+    terminated_state(ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some(message.to_owned()),
+        ..ContainerStateTerminated::default()
+    })
+}
+
+fn was_running(status: &ContainerStatus) -> bool {
+    status.state.as_ref().is_some_and(|state| state.running.is_some())
+}
 
 fn is_waiting(status: &ContainerStatus) -> bool {
     status.state.as_ref().is_some_and(|state| state.waiting.is_some())
@@ -400,14 +424,7 @@ fn lost(before: Option<&ContainerStatus>, inputs: &Inputs) -> Option<ApiState> {
     if let Some(ended) = &state.terminated {
         return Some(terminated_state(ended.clone()));
     }
-    (state.running.is_some() && inputs.finished).then(|| {
-        terminated_state(ContainerStateTerminated {
-            exit_code: 137,
-            reason: Some("ContainerStatusUnknown".to_owned()),
-            message: Some("The container could not be located when the pod was terminated".to_owned()),
-            ..ContainerStateTerminated::default()
-        })
-    })
+    (state.running.is_some() && inputs.finished).then(|| unknown_end(LOST_FOR_GOOD))
 }
 
 /// Whether sandbox and network stand, for the condition and for inputs.

@@ -110,6 +110,23 @@ fn times_and_counts_survive() {
 }
 
 #[test]
+fn a_run_that_vanished_has_ended_somehow() {
+    let pod = pod(json!({"containers": [{"name": "a"}]}));
+    let up = status(&pod, Some(&view(0, true, vec![running(&pod, "a", 0, 10)])), &inputs(), None, at(100));
+    let lost = status(&pod, Some(&view(0, true, vec![])), &inputs(), Some(&up), at(200));
+    let again = view(0, true, vec![running(&pod, "a", 1, 210)]);
+    let again = status(&pod, Some(&again), &inputs(), Some(&lost), at(300));
+    for (seen, doing) in [(lost, "waiting"), (again, "running")] {
+        let seen = serde_json::to_value(seen).unwrap();
+        assert_eq!(seen["phase"], "Running", "{doing}");
+        let container = &seen["containerStatuses"][0];
+        assert!(container["state"][doing].is_object(), "{container}");
+        let ended = &container["lastState"]["terminated"];
+        assert_eq!((&ended["reason"], &ended["exitCode"]), (&json!("ContainerStatusUnknown"), &json!(137)));
+    }
+}
+
+#[test]
 fn ephemeral_containers() {
     let pod = pod(json!({"containers": [{"name": "a"}], "ephemeralContainers": [{"name": "d"}]}));
     let up = view(0, true, vec![running(&pod, "a", 0, 10), running(&pod, "d", 0, 20)]);
