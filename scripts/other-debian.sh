@@ -73,8 +73,8 @@ docker info 2>/dev/null | grep -E 'Server Version|Driver:|Cgroup|apparmor'
 code=0
 for program in ${tests[*]}; do
     case \$program in
-        */main-*) "\$program" --test-threads 1 $* ;;
-        *) "\$program" ;;
+        */main-*) "\$program" --color never --test-threads 1 $* ;;
+        *) "\$program" --color never ;;
     esac || code=1
 done
 echo "other-debian: the tests ended with \$code"

@@ -1,10 +1,16 @@
 //! Mounts of our own: tmpfs for what must not touch the disk, bind mounts for sub-paths.
 //!
-//! What is mounted is read from the kernel's table each time; nothing is remembered.
+//! What is mounted is read from the kernel's table each time; nothing of it is remembered.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+};
 
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::{
+    errno::Errno,
+    mount::{MntFlags, MsFlags, mount, umount2},
+};
 
 /// Whether programs on a mount may be run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,11 +45,21 @@ pub(crate) fn ensure_tmpfs_with(
     }
     let attempt = |options: &str| mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options));
     // Memory that must not touch the disk must not be swapped either; kernels before 6.4 do not know the word.
-    attempt(&format!("{options},noswap"))
-        .or_else(|_| attempt(&options))
-        .map_err(|error| format!("cannot mount a tmpfs on {}: {error}", path.display()))?;
+    let made = if NOSWAP_IS_UNKNOWN.load(Ordering::Relaxed) {
+        attempt(&options)
+    } else {
+        attempt(&format!("{options},noswap")).or_else(|refused| {
+            let made = attempt(&options);
+            NOSWAP_IS_UNKNOWN.fetch_or(refused == Errno::EINVAL && made.is_ok(), Ordering::Relaxed);
+            made
+        })
+    };
+    made.map_err(|error| format!("cannot mount a tmpfs on {}: {error}", path.display()))?;
     Ok(true)
 }
+
+/// Whether this kernel has refused `noswap`, of which it logs a line each time.
+static NOSWAP_IS_UNKNOWN: AtomicBool = AtomicBool::new(false);
 
 /// Mounts huge pages of `page` bytes on a directory unless they are there; says whether it was mounted now.
 pub(crate) fn ensure_huge_pages(path: &Path, page: u64) -> Result<bool, String> {
