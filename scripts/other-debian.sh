@@ -28,10 +28,7 @@ step() { printf '\n== %s\n' "$*"; }
 
 step "set-up"
 scripts/setup.sh --test
-for command in qemu-system-x86_64 mke2fs rsync; do
-    command -v "$command" >/dev/null && continue
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 e2fsprogs rsync >/dev/null
-done
+scripts/setup.sh --other-debian
 
 step "build"
 cargo build --workspace --bins

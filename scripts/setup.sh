@@ -6,6 +6,7 @@
 #   scripts/setup.sh          what up.sh needs
 #   scripts/setup.sh --test   and what test.sh needs besides; with --long, what test.sh --long needs
 #   scripts/setup.sh --small  and what small.sh needs besides
+#   scripts/setup.sh --other-debian  and what other-debian.sh needs besides
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/lib/docker.sh
@@ -23,6 +24,10 @@ if [ "${1:-}" = --test ]; then
     packages[debootstrap]=debootstrap
 elif [ "${1:-}" = --small ]; then
     packages[valgrind]=valgrind
+elif [ "${1:-}" = --other-debian ]; then
+    packages[qemu-system-x86_64]=qemu-system-x86
+    packages[mke2fs]=e2fsprogs
+    packages[rsync]=rsync
 fi
 
 missing=()

@@ -68,13 +68,10 @@ enum Command {
 fn main() -> ExitCode {
     // kubectl has flags of its own in every place: it gets its arguments as they are. A link of that name is kubectl, so
     // that one file is all that a machine needs.
+    let is_kubectl = |word: &OsString| Path::new(word).file_name() == Some(OsStr::new("kubectl"));
     let mut args = std::env::args_os().peekable();
-    let is_kubectl = |name: &OsString| Path::new(name).file_name() == Some(OsStr::new("kubectl"));
+    args.next_if(|program| !is_kubectl(program));
     if args.peek().is_some_and(is_kubectl) {
-        return kubectl::main(args);
-    }
-    let mut args = args.skip(1).peekable();
-    if args.peek().is_some_and(|command| command == "kubectl") {
         return kubectl::main(args);
     }
     let cli = Cli::parse();

@@ -68,7 +68,7 @@ pub(super) struct Inspected {
 }
 
 impl Inspected {
-    /// Reads an inspect answer.
+    /// Reads an inspect answer, and of the kernel what it leaves out.
     pub(super) fn read(response: ContainerInspectResponse) -> Self {
         let created_at = response.created.as_deref().map(seconds).unwrap_or_default();
         let state = response.state.unwrap_or_default();
